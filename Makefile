@@ -1,0 +1,62 @@
+# Everything runs in .venv; PYTHON picks the interpreter it is made with (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint format types bench lock clean
+
+help: ## Show what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run ## Set everything up and serve on 127.0.0.1:8000 (PORT=… for another port)
+	@$(if $(PORT),IOTFLOW_PORT=$(PORT)) $(BIN)/iotflow serve
+
+test: $(VENV)/.dev ## Run all tests that need no server
+	@$(BIN)/pytest -q -m "not servers"
+
+check: lint types test ## Everything that must hold before a commit
+
+lint: $(VENV)/.dev ## ruff, and the rules about who may import whom
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## pyright, strict
+	@$(BIN)/pyright
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.run ## Measure the service against a plain FastAPI route
+	@$(BIN)/iotflow bench
+
+lock: $(VENV)/.dev ## Renew the pinned dependencies from pyproject.toml
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --extra parquet $(LOCK_OPTIONS) \
+		-o requirements.txt
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --extra parquet --group dev $(LOCK_OPTIONS) \
+		-o requirements-dev.txt
+
+clean: ## Remove the environment (never the data)
+	rm -rf $(VENV)
+
+# The lock names no registry, so that it works with any.
+LOCK_OPTIONS := --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --generate-hashes
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("IoTFlow needs Python 3.11 or newer; set PYTHON=python3.11, say") if sys.version_info < (3, 11) else None'
+	@echo "Making the environment in $(VENV) (once; about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt pyproject.toml | $(BIN)/python
+	@echo "Installing dependencies ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

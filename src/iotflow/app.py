@@ -1,0 +1,114 @@
+"""The ASGI application: routers, errors, middleware, the OpenAPI document."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from pydantic import TypeAdapter
+
+from iotflow import __version__
+from iotflow.accounts.router import router as accounts
+from iotflow.devices.router import router as devices
+from iotflow.health.router import router as health
+from iotflow.health.router import telemetry_router as telemetry_health
+from iotflow.http import problems
+from iotflow.http.hot_routes import HotRoutes
+from iotflow.http.middleware import Observe
+from iotflow.http.queries import refuse_unknown_parameters
+from iotflow.http.responses import ProblemDocument
+from iotflow.observability.metrics import Metrics
+from iotflow.runtime import Runtime, open_runtime
+from iotflow.settings import Settings
+from iotflow.telemetry.hot import HOT_ROUTES
+from iotflow.telemetry.router import router as telemetry
+
+MAX_BODY_BYTES = 1024 * 1024
+
+_DESCRIPTION = """\
+Telemetry for devices over HTTP.
+
+1. `POST /api/v1/auth/register` and `POST /api/v1/auth/login` give you an access token.
+2. `POST /api/v1/devices/register` gives a device its API key.
+3. `POST /api/v1/telemetry` with that key stores what the device measures.
+4. `GET /api/v1/telemetry/{device_id}` and its neighbours read it back.
+
+Press **Authorize** to fill in the token and the key.
+"""
+_TAGS = [
+    {"name": "accounts", "description": "Register, sign in, stay signed in, sign out."},
+    {"name": "devices", "description": "Devices, their status and their keys."},
+    {"name": "telemetry", "description": "Points in and out: submit, latest, history, windows."},
+    {"name": "service", "description": "Health, status and metrics."},
+]
+
+
+class State(TypedDict):
+    """What every request finds in `request.state`."""
+
+    runtime: Runtime
+
+
+def create_app(settings: Settings, on_ready: Callable[[Runtime], None] = lambda _: None) -> FastAPI:
+    """The application for these settings. `on_ready` is called once it serves."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+        async with open_runtime(settings, metrics) as runtime:
+            on_ready(runtime)
+            yield {"runtime": runtime}
+
+    app = FastAPIOffline(
+        title="IoTFlow",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+        # The hot routes bound what they read themselves.
+        swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
+    )
+    _include_routers(app)
+    problems.install(app)
+    _add_problem_schema(app)
+    app.add_middleware(Observe, metrics=metrics, log=settings.log)
+    app.add_middleware(HotRoutes, routes=HOT_ROUTES, metrics=metrics)
+    return app
+
+
+def _include_routers(app: FastAPI) -> None:
+    checked = [Depends(refuse_unknown_parameters)]
+    api = APIRouter(prefix="/api/v1")
+    # /telemetry/status stands before /telemetry/{device_id}.
+    for router in (accounts, devices, telemetry_health, telemetry):
+        api.include_router(router)
+    app.include_router(api, dependencies=checked)
+    app.include_router(health, dependencies=checked)
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The endpoint's name: what generated clients call their methods."""
+    return route.name
+
+
+def _add_problem_schema(app: FastAPI) -> None:
+    """Put the schema that every error answer refers to into the document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schema = TypeAdapter(ProblemDocument).json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        components = document.setdefault("components", {}).setdefault("schemas", {})
+        components.update(schema.pop("$defs", {}))
+        components["ProblemDocument"] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,109 @@
+"""`iotflow serve`: the service in a process of its own."""
+
+import gc
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from iotflow.app import create_app
+from iotflow.errors import ConfigurationError
+from iotflow.observability.logging import configure_logging
+from iotflow.runtime import Runtime
+from iotflow.settings import SCHEMES, Settings
+
+# How long requests under way may take once the service was told to stop.
+_GRACE_S = 10
+# The writer of the SQLite store waits for the interpreter's lock at each of its steps. With the
+# default of 5 ms a busy event loop holds it up for most of a commit (docs/decisions/0002).
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def run(*, host: str | None, port: int | None, workers: int, data_dir: Path | None) -> None:
+    """Serve until a signal ends it. Raises ConfigurationError for settings that cannot work."""
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    if workers > 1:
+        raise ConfigurationError(_why_one_worker(settings))
+    configure_logging(settings.log)
+    listener = _listen(settings.host, settings.port)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
+
+    def announce(runtime: Runtime) -> None:
+        _settle_garbage_collection()
+        _say(f"IoTFlow serves on {address} (API explorer: {address}/docs)")
+        _say(f"Data: {_where_data_lies(settings)}")
+
+    app = create_app(settings, on_ready=announce)
+    config = uvicorn.Config(app, **_server_options())
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _server_options() -> dict[str, Any]:
+    return {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "lifespan": "on",
+        "ws": "none",
+        "timeout_graceful_shutdown": _GRACE_S,
+        "timeout_keep_alive": 75,
+        "backlog": 2048,
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if sys.platform != "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"IOTFLOW_PORT: cannot listen on {host}:{port} ({error.strerror}). Choose another port."
+        ) from None
+    return listener
+
+
+def _settle_garbage_collection() -> None:
+    """What a start leaves behind stays: keep full collections from walking through it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _url_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _where_data_lies(settings: Settings) -> str:
+    embedded = [
+        role for role in SCHEMES if settings.store_url(role).startswith(("sqlite:", "memory:"))
+    ]
+    if len(embedded) == len(SCHEMES):
+        return str(settings.data_dir.resolve())
+    backends = (f"{role} {settings.store_url(role).split(':')[0]}" for role in SCHEMES)
+    return ", ".join(backends)
+
+
+def _why_one_worker(settings: Settings) -> str:
+    embedded = [
+        role
+        for role in SCHEMES
+        if settings.store_url(role).startswith(("sqlite:", "memory:", "none:"))
+    ]
+    return (
+        "--workers: several processes cannot share embedded stores "
+        f"({', '.join(embedded)}). Give these roles a server, or serve with one worker."
+    )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

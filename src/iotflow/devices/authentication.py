@@ -1,0 +1,164 @@
+"""Whose key it is: process, then cache, then registry."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import structlog
+
+from iotflow.domain.devices import KeyRecord
+from iotflow.domain.secrets import DEVICE_KEY_LENGTH, DEVICE_KEY_PREFIX
+from iotflow.errors import NotAllowedError, NotAuthenticatedError, StoreUnavailableError
+from iotflow.stores.cache.local import LocalCache, SingleFlight
+from iotflow.stores.cache.protocol import CacheStore, KeyEntry
+from iotflow.stores.registry.protocol import Registry
+
+REVOCATIONS = "revocations"
+
+_CAPACITY = 100_000
+_UNKNOWN_CAPACITY = 10_000
+# Without news from the revocation channel nothing may be trusted for longer than a second.
+_TTL_S, _UNHEARD_TTL_S = 5.0, 1.0
+# Longer than any look-up can be under way, so that none which began before puts the key back.
+_REVOKED_TTL_S = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class KeyAuthenticator:
+    """Turns a device's key into what it opens.
+
+    `now` is epoch seconds, `monotonic` a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        cache: CacheStore,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._now = now
+        self._heard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, _TTL_S, monotonic)
+        self._unheard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, _UNHEARD_TTL_S, monotonic)
+        self.local = self._unheard
+        self._unknown: LocalCache[str, bool] = LocalCache(
+            _UNKNOWN_CAPACITY, _UNHEARD_TTL_S, monotonic
+        )
+        self._revoked: LocalCache[str, bool] = LocalCache(_CAPACITY, _REVOKED_TTL_S, monotonic)
+        self._lookups: SingleFlight[str, KeyRecord | None] = SingleFlight()
+
+    def known(self, key: str) -> KeyRecord | None:
+        """The record of a key that this process has seen lately and that may be used; no waiting.
+
+        None means: ask `authenticate`.
+        """
+        record = self.local.get(sha256(key.encode("latin-1", "replace")).hexdigest())
+        if record is None or not record.active:
+            return None
+        if record.expires_ms is not None and record.expires_ms <= self._now() * 1000:
+            return None
+        return record
+
+    async def authenticate(self, key: str) -> KeyRecord:
+        """The record of a key.
+
+        Raises:
+            NotAuthenticatedError: the key opens nothing.
+            NotAllowedError: `device_inactive`, the device or its user is switched off.
+            StoreUnavailableError: neither cache nor registry can tell.
+        """
+        if len(key) != DEVICE_KEY_LENGTH or not key.startswith(DEVICE_KEY_PREFIX):
+            raise _opens_nothing()
+        digest = sha256(key.encode("latin-1", "replace")).hexdigest()
+        record = self.local.get(digest) or await self._look_up(digest)
+        if record is None or _expired(record, self._now()):
+            raise _opens_nothing()
+        if not record.active:
+            raise NotAllowedError(
+                "This device, or the account that owns it, is not active.", code="device_inactive"
+            )
+        return record
+
+    async def _look_up(self, digest: str) -> KeyRecord | None:
+        if self._unknown.get(digest) or self._revoked.get(digest):
+            return None
+        record = await self._lookups.run(digest, lambda: self._ask_stores(digest))
+        if self._revoked.get(digest):
+            return None  # revoked while we asked
+        if record is None:
+            self._unknown.put(digest, True)
+        else:
+            self.local.put(digest, record)
+        return record
+
+    async def _ask_stores(self, digest: str) -> KeyRecord | None:
+        try:
+            entry = await self._cache.key(digest)
+        except StoreUnavailableError:
+            entry = None
+        if entry is not None:
+            return entry.record
+        record = await self._registry.key_record(digest, datetime.fromtimestamp(self._now(), UTC))
+        try:
+            await self._cache.fill_key(digest, KeyEntry(record))
+        except StoreUnavailableError:
+            _log.debug("key_not_cached")
+        return record
+
+    async def revoke(self, digests: list[str]) -> None:
+        """Refuse keys here at once and, through the cache, everywhere within a second.
+
+        Call it after the registry has revoked them.
+        """
+        for digest in digests:
+            self._revoke_here(digest)
+        try:
+            await self._cache.revoke_keys(digests)
+            await self._cache.publish(REVOCATIONS, " ".join(digests).encode("ascii"))
+        except StoreUnavailableError:
+            _log.warning("revocation_not_published", keys=len(digests))
+
+    async def forget(self, digests: list[str]) -> None:
+        """Look keys up again whose record has changed (an end to their life, say)."""
+        for digest in digests:
+            self.local.pop(digest)
+        try:
+            await self._cache.forget_keys(digests)
+        except StoreUnavailableError:
+            _log.warning("keys_not_forgotten", keys=len(digests))
+
+    def _revoke_here(self, digest: str) -> None:
+        self._revoked.put(digest, True)
+        self._heard.pop(digest)
+        self._unheard.pop(digest)
+
+    async def listen(self, stop: asyncio.Event) -> None:
+        """Follow the revocation channel until `stop`; a supervised worker runs this."""
+        async with self._cache.subscribe(REVOCATIONS) as subscription:
+            self.local = self._heard
+            try:
+                ended = asyncio.ensure_future(stop.wait())
+                while not stop.is_set():
+                    message = asyncio.ensure_future(subscription.next())
+                    await asyncio.wait({ended, message}, return_when=asyncio.FIRST_COMPLETED)
+                    if not message.done():
+                        message.cancel()
+                        break
+                    for digest in message.result().payload.decode("ascii").split():
+                        self._revoke_here(digest)
+            finally:
+                self.local = self._unheard
+                self._heard.clear()
+
+
+def _expired(record: KeyRecord, now_s: float) -> bool:
+    return record.expires_ms is not None and record.expires_ms <= now_s * 1000
+
+
+def _opens_nothing() -> NotAuthenticatedError:
+    return NotAuthenticatedError("This API key opens nothing.", code="invalid_api_key")

@@ -1,0 +1,150 @@
+"""/devices: devices over HTTP, for their owners and for themselves."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from iotflow.devices.schemas import (
+    CredentialsOut,
+    DeviceListQuery,
+    DeviceOut,
+    DeviceRegistration,
+    DevicesOut,
+    DeviceStatusOut,
+    HeartbeatOut,
+    KeyOut,
+    KeyRotation,
+    KeysOut,
+    ListedKeyOut,
+    NewKeyOut,
+    OwnStatusOut,
+    RegisteredDeviceOut,
+)
+from iotflow.http.authentication import CurrentDevice, CurrentUser
+from iotflow.http.responses import problems
+from iotflow.http.runtime import RuntimeDep
+from iotflow.stores.registry.protocol import DeviceQuery, NewDevice
+
+router = APIRouter(prefix="/devices", tags=["devices"])
+
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+@router.post(
+    "/register", status_code=201, responses=problems(400, 401, 403, 409, 415, 422, 429, 503)
+)
+async def register_device(
+    body: DeviceRegistration, caller: CurrentUser, runtime: RuntimeDep
+) -> RegisteredDeviceOut:
+    """Register a device. The answer shows its API key, this once."""
+    new = NewDevice(user_id=caller.user.id, **body.model_dump())
+    return RegisteredDeviceOut.of(await runtime.devices.register(new))
+
+
+@router.get("", responses=problems(401, 422, 429, 503))
+async def list_devices(
+    query: Annotated[DeviceListQuery, Query()], caller: CurrentUser, runtime: RuntimeDep
+) -> DevicesOut:
+    """The devices of the account that is signed in, in the order of their registration."""
+    return await _list(caller.user.id, query, runtime)
+
+
+@router.get("/user/{user_id}", responses=problems(401, 404, 422, 429, 503))
+async def list_user_devices(
+    user_id: Id,
+    query: Annotated[DeviceListQuery, Query()],
+    caller: CurrentUser,
+    runtime: RuntimeDep,
+) -> DevicesOut:
+    """The devices of a user: oneself or, for an admin, anyone."""
+    caller.require_self_or_admin(user_id)
+    return await _list(user_id, query, runtime)
+
+
+@router.get("/status", responses=problems(401, 403, 429, 503))
+async def own_status(caller: CurrentDevice, runtime: RuntimeDep) -> OwnStatusOut:
+    """What a device may know of itself."""
+    view = await runtime.devices.get(caller, caller.key.device_id)
+    status = DeviceStatusOut.of(view)
+    return OwnStatusOut(name=view.device.name, **status.__dict__)
+
+
+@router.get("/credentials", responses=problems(401, 403, 429, 503))
+async def own_credentials(caller: CurrentDevice, runtime: RuntimeDep) -> CredentialsOut:
+    """Which device a key opens, and what is known of the key; never the key itself."""
+    key = await runtime.devices.own_key(caller)
+    return CredentialsOut(device_id=caller.key.device_id, name=caller.key.name, key=KeyOut.of(key))
+
+
+@router.post("/heartbeat", responses=problems(401, 403, 429, 503))
+async def heartbeat(caller: CurrentDevice, runtime: RuntimeDep) -> HeartbeatOut:
+    """A sign of life from a device that has nothing to measure."""
+    timestamp = await runtime.devices.heartbeat(caller)
+    return HeartbeatOut(device_id=caller.key.device_id, timestamp=timestamp)
+
+
+@router.get("/{device_id}", responses=problems(401, 404, 422, 429, 503))
+async def get_device(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> DeviceOut:
+    """A device."""
+    return DeviceOut.of(await runtime.devices.get(caller, device_id))
+
+
+@router.get("/{device_id}/status", responses=problems(401, 404, 422, 429, 503))
+async def get_device_status(
+    device_id: Id, caller: CurrentUser, runtime: RuntimeDep
+) -> DeviceStatusOut:
+    """Whether a device is heard of, and when it last was."""
+    return DeviceStatusOut.of(await runtime.devices.get(caller, device_id))
+
+
+@router.get("/{device_id}/keys", responses=problems(401, 404, 422, 429, 503))
+async def list_device_keys(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> KeysOut:
+    """The live keys of a device, oldest first: two at most."""
+    keys = await runtime.devices.keys(caller, device_id)
+    return KeysOut(items=[ListedKeyOut.of(key) for key in keys])
+
+
+@router.post(
+    "/{device_id}/keys",
+    status_code=201,
+    responses=problems(400, 401, 404, 409, 415, 422, 429, 503),
+)
+async def rotate_device_key(
+    device_id: Id, caller: CurrentUser, runtime: RuntimeDep, body: KeyRotation | None = None
+) -> NewKeyOut:
+    """Give a device a new key. The old one goes on for `overlap` seconds, a day if not said."""
+    rotation = body or KeyRotation()
+    created = await runtime.devices.rotate_key(
+        caller, device_id, rotation.expires_in, rotation.overlap
+    )
+    return NewKeyOut(key=ListedKeyOut.of(created.key), api_key=created.api_key)
+
+
+@router.delete(
+    "/{device_id}/keys/{key_id}", status_code=204, responses=problems(401, 404, 422, 429, 503)
+)
+async def revoke_device_key(
+    device_id: Id, key_id: Id, caller: CurrentUser, runtime: RuntimeDep
+) -> Response:
+    """Revoke a key: it is refused everywhere within a second."""
+    await runtime.devices.revoke_key(caller, device_id, key_id)
+    return Response(status_code=204)
+
+
+async def _list(user_id: int, query: DeviceListQuery, runtime: RuntimeDep) -> DevicesOut:
+    filters = [user_id, query.status, query.device_type, query.label, query.q]
+    after_id = runtime.cursors.decode(filters, query.cursor, int) if query.cursor else 0
+    labels = (label.partition(":") for label in query.label)
+    views, more = await runtime.devices.page(
+        DeviceQuery(
+            limit=query.limit,
+            user_id=user_id,
+            status=query.status,
+            device_type=query.device_type,
+            labels=tuple((key, value) for key, _, value in labels),
+            text=query.q,
+            after_id=after_id,
+        )
+    )
+    cursor = runtime.cursors.encode(filters, views[-1].device.id) if more else None
+    return DevicesOut(items=[DeviceOut.of(view) for view in views], next_cursor=cursor)

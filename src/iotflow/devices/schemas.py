@@ -1,0 +1,194 @@
+"""What devices look like over HTTP."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, field_validator
+
+from iotflow.devices.service import DeviceView, RegisteredDevice
+from iotflow.domain.devices import ApiKey, Device, DeviceStatus
+from iotflow.http.pagination import Cursor, Limit
+from iotflow.http.schemas import Body, Model, Query, Text, Time
+
+Text64 = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+Text128 = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
+Text256 = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./-]{0,62}$")]
+Labels = Annotated[
+    dict[LabelKey, Annotated[Text, StringConstraints(max_length=128)]],
+    Field(max_length=32, examples=[{"room": "kitchen"}]),
+]
+
+MAX_KEY_LIFETIME_S = 10 * 365 * 86_400
+
+
+class DeviceRegistration(Body):
+    name: Annotated[Text128, Field(examples=["greenhouse-1"])]
+    description: Annotated[Text, StringConstraints(max_length=1024)] | None = None
+    device_type: Annotated[Text64, Field(examples=["climate"])] | None = None
+    location: Annotated[Text256, Field(examples=["Greenhouse, north bench"])] | None = None
+    firmware_version: Text64 | None = None
+    hardware_version: Text64 | None = None
+    labels: Labels = Field(default_factory=dict[str, str])
+
+
+class KeyRotation(Body):
+    expires_in: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_KEY_LIFETIME_S, description="Seconds the new key lives; null: for ever"),
+    ] = None
+    overlap: Annotated[
+        int, Field(ge=0, le=30 * 86_400, description="Seconds the old key goes on; 0: ends now")
+    ] = 86_400
+
+
+class DeviceListQuery(Query):
+    status: DeviceStatus | None = None
+    device_type: str | None = None
+    label: Annotated[
+        list[str], Field(max_length=8, description="key:value; repeat it for several labels")
+    ] = Field(default_factory=list[str])
+    q: Annotated[
+        str | None, Field(max_length=128, description="Part of a name, description or location")
+    ] = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+    @field_validator("label")
+    @classmethod
+    def _key_and_value(cls, labels: list[str]) -> list[str]:
+        if not all(key and colon for key, colon, _ in (each.partition(":") for each in labels)):
+            raise ValueError("write it as key:value, for instance room:kitchen")
+        return labels
+
+    @field_validator("label", "q", "device_type")
+    @classmethod
+    def _no_nul(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value is not None and any("\x00" in each for each in value):
+            raise ValueError("NUL characters match nothing")
+        return value
+
+
+class KeyOut(Model):
+    prefix: str
+    created_at: Time
+    last_used_at: Time | None
+    expires_at: Time | None
+
+    @classmethod
+    def of(cls, key: ApiKey) -> "KeyOut":
+        return cls(
+            prefix=key.prefix,
+            created_at=key.created_at,
+            last_used_at=key.last_used_at,
+            expires_at=key.expires_at,
+        )
+
+
+class ListedKeyOut(KeyOut):
+    id: int
+
+    @classmethod
+    def of(cls, key: ApiKey) -> "ListedKeyOut":
+        return cls(
+            id=key.id,
+            prefix=key.prefix,
+            created_at=key.created_at,
+            last_used_at=key.last_used_at,
+            expires_at=key.expires_at,
+        )
+
+
+class KeysOut(Model):
+    items: list[ListedKeyOut]
+    next_cursor: None = None
+
+
+class NewKeyOut(Model):
+    key: ListedKeyOut
+    api_key: Annotated[str, Field(description="Shown this once. Keep it on the device.")]
+
+
+class DeviceOut(Model):
+    id: int
+    user_id: int
+    name: str
+    description: str | None
+    device_type: str | None
+    location: str | None
+    labels: dict[str, str]
+    firmware_version: str | None
+    hardware_version: str | None
+    status: DeviceStatus
+    is_online: bool
+    last_seen: Time | None
+    created_at: Time
+    updated_at: Time
+    key: KeyOut | None
+
+    @classmethod
+    def of(cls, view: DeviceView) -> "DeviceOut":
+        device = view.device
+        return cls(
+            id=device.id,
+            user_id=device.user_id,
+            name=device.name,
+            description=device.description,
+            device_type=device.device_type,
+            location=device.location,
+            labels=device.labels,
+            firmware_version=device.firmware_version,
+            hardware_version=device.hardware_version,
+            status=device.status,
+            is_online=view.is_online,
+            last_seen=device.last_seen,
+            created_at=device.created_at,
+            updated_at=device.updated_at,
+            key=KeyOut.of(device.key) if device.key else None,
+        )
+
+
+class RegisteredDeviceOut(Model):
+    device: DeviceOut
+    api_key: Annotated[str, Field(description="Shown this once. Keep it on the device.")]
+
+    @classmethod
+    def of(cls, registered: RegisteredDevice) -> "RegisteredDeviceOut":
+        view = DeviceView(registered.device, is_online=False)
+        return cls(device=DeviceOut.of(view), api_key=registered.api_key)
+
+
+class DevicesOut(Model):
+    items: list[DeviceOut]
+    next_cursor: str | None
+
+
+class DeviceStatusOut(Model):
+    device_id: int
+    status: DeviceStatus
+    is_online: bool
+    last_seen: Time | None
+
+    @classmethod
+    def of(cls, view: DeviceView) -> "DeviceStatusOut":
+        device: Device = view.device
+        return cls(
+            device_id=device.id,
+            status=device.status,
+            is_online=view.is_online,
+            last_seen=device.last_seen,
+        )
+
+
+class OwnStatusOut(DeviceStatusOut):
+    name: str
+
+
+class CredentialsOut(Model):
+    device_id: int
+    name: str
+    key: KeyOut
+
+
+class HeartbeatOut(Model):
+    device_id: int
+    timestamp: Time

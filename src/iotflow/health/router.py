@@ -1,0 +1,205 @@
+"""Health, status and metrics over HTTP."""
+
+import hmac
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from iotflow import __version__
+from iotflow.domain.callers import UserCaller
+from iotflow.errors import NotAuthenticatedError
+from iotflow.health.service import Database, Health, Status
+from iotflow.http.authentication import Bearer
+from iotflow.http.responses import problems
+from iotflow.http.runtime import RuntimeDep
+from iotflow.http.schemas import Model
+from iotflow.http.schemas import Query as QueryModel
+from iotflow.observability.metrics import CONTENT_TYPE
+from iotflow.runtime import Runtime
+
+router = APIRouter(tags=["service"])
+telemetry_router = APIRouter(prefix="/telemetry", tags=["service"])
+
+
+class DatabaseOut(Model):
+    """`role` is what the store does, `backend` what really fills the role."""
+
+    available: bool
+    role: str
+    backend: str
+    latency_ms: float | None = None
+
+
+class DatabasesOut(Model):
+    cassandra: DatabaseOut
+    redis: DatabaseOut
+    mongodb: DatabaseOut
+    postgres: DatabaseOut
+
+
+class StatusOut(Model):
+    status: Status
+    databases: DatabasesOut
+
+
+class WorkerOut(Model):
+    state: str
+    restarts: int
+    last_error: str | None
+
+
+class QueueOut(Model):
+    depth: int
+    dropped: int
+
+
+class HealthOut(Model):
+    status: Status
+    version: str
+    uptime_s: int
+    databases: DatabasesOut | None = None
+    workers: dict[str, WorkerOut] | None = None
+    queues: dict[str, QueueOut] | None = None
+
+
+class LiveOut(Model):
+    status: Literal["alive"] = "alive"
+
+
+class ReadyOut(Model):
+    status: Literal["ready", "not_ready"]
+    reasons: list[str]
+
+
+class ServiceOut(Model):
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+class ServiceStatusOut(Model):
+    name: str
+    version: str
+    status: Status
+    uptime_s: int
+    databases: DatabasesOut
+
+
+class HealthParameters(QueryModel):
+    detailed: bool = False
+
+
+@router.get("/")
+async def service() -> ServiceOut:
+    """What this is, and where to go from here."""
+    links = {
+        "docs": "/docs",
+        "redoc": "/redoc",
+        "openapi": "/openapi.json",
+        "health": "/health",
+        "status": "/status",
+        "metrics": "/metrics",
+        "api": "/api/v1",
+    }
+    return ServiceOut(name="IoTFlow", version=__version__, links=links)
+
+
+@router.get("/health", response_model_exclude_none=True)
+async def health(
+    query: Annotated[HealthParameters, Query()], runtime: RuntimeDep, response: Response
+) -> HealthOut:
+    """How the service is; 503 where it cannot serve devices. `detailed` tells of its parts."""
+    status = runtime.health.status()
+    response.status_code = 503 if status is Status.UNHEALTHY else 200
+    if not query.detailed:
+        return HealthOut(status=status, version=__version__, uptime_s=runtime.uptime_s())
+    workers = runtime.health.workers()
+    return HealthOut(
+        status=status,
+        version=__version__,
+        uptime_s=runtime.uptime_s(),
+        databases=_databases(runtime.health, with_latency=False),
+        workers={name: WorkerOut.model_validate(state) for name, state in workers.items()},
+        queues={
+            name: QueueOut(depth=depth, dropped=dropped)
+            for name, depth, dropped in runtime.pipeline.queues()
+        },
+    )
+
+
+@router.get("/health/live")
+async def live() -> LiveOut:
+    """Answers while the process runs: for a liveness probe."""
+    return LiveOut()
+
+
+@router.get("/health/ready", responses={503: {"model": ReadyOut}})
+async def ready(runtime: RuntimeDep, response: Response) -> ReadyOut:
+    """Whether requests should be sent here, and if not, why: for a readiness probe."""
+    reasons = runtime.health.not_ready_because()
+    response.status_code = 503 if reasons else 200
+    return ReadyOut(status="not_ready" if reasons else "ready", reasons=reasons)
+
+
+@router.get("/status")
+async def status(runtime: RuntimeDep) -> ServiceStatusOut:
+    """The service and its stores at a glance."""
+    return ServiceStatusOut(
+        name="IoTFlow",
+        version=__version__,
+        status=runtime.health.status(),
+        uptime_s=runtime.uptime_s(),
+        databases=_databases(runtime.health, with_latency=False),
+    )
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)},
+)
+async def metrics(request: Request, runtime: RuntimeDep) -> Response:
+    """Metrics in Prometheus' text format."""
+    token = runtime.settings.metrics.token
+    if token is not None:
+        sent = request.headers.get("authorization", "")
+        wanted = f"Bearer {token.get_secret_value()}"
+        if not hmac.compare_digest(sent.encode(), wanted.encode()):
+            raise NotAuthenticatedError("Send the metrics token as Authorization: Bearer <token>.")
+    return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+@telemetry_router.get("/status", response_model_exclude_none=True)
+async def telemetry_status(runtime: RuntimeDep, bearer: Bearer) -> StatusOut:
+    """The stores by their roles. Admins also see how fast each answers."""
+    return StatusOut(
+        status=runtime.health.status(),
+        databases=_databases(runtime.health, with_latency=await _is_admin(runtime, bearer)),
+    )
+
+
+async def _is_admin(runtime: Runtime, bearer: Bearer) -> bool:
+    """A public call: bad credentials are as good as none."""
+    if bearer is None:
+        return False
+    try:
+        return UserCaller(await runtime.accounts.user_of(bearer.credentials)).is_admin
+    except NotAuthenticatedError:
+        return False
+
+
+def _databases(health: Health, *, with_latency: bool) -> DatabasesOut:
+    found: dict[str, Any] = {
+        database.name: _database(database, with_latency) for database in health.databases()
+    }
+    return DatabasesOut(**found)
+
+
+def _database(database: Database, with_latency: bool) -> DatabaseOut:
+    latency_s = database.ping_s if with_latency else None
+    return DatabaseOut(
+        available=database.available,
+        role=database.role,
+        backend=database.backend,
+        latency_ms=None if latency_s is None else round(latency_s * 1000, 3),
+    )

@@ -1,0 +1,78 @@
+"""Reading request bodies within their bounds."""
+
+import zlib
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from iotflow.errors import TooLargeError, UnreadableBodyError, UnsupportedMediaError
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+async def read_body(receive: Receive, encoding: bytes, max_bytes: int) -> bytes:
+    """The body, decompressed; `max_bytes` bounds it before and after decompression.
+
+    Raises:
+        TooLargeError: it is larger.
+        UnreadableBodyError: it is not the gzip that it says it is.
+        UnsupportedMediaError: another Content-Encoding.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        body = await _read_rest(receive, body, max_bytes)
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
+    return _decoded(body, encoding, max_bytes) if encoding else body
+
+
+async def _read_rest(receive: Receive, begun: bytes, max_bytes: int) -> bytes:
+    parts, size, more = [begun], len(begun), True
+    while more:
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _decoded(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    match encoding.strip().lower():
+        case b"" | b"identity":
+            return body
+        case b"gzip" | b"x-gzip":
+            return _gunzip(body, max_bytes)
+        case _:
+            raise UnsupportedMediaError("Send the body plain or as Content-Encoding: gzip.")
+
+
+def _gunzip(body: bytes, max_bytes: int) -> bytes:
+    """A gzip file may have several members, one after the other."""
+    parts: list[bytes] = []
+    room = max_bytes
+    try:
+        while body:
+            member = zlib.decompressobj(_GZIP)
+            part = member.decompress(body, room + 1)
+            room -= len(part)
+            if room < 0:
+                raise too_large(max_bytes)
+            if not member.eof:
+                raise UnreadableBodyError("The gzip data ends too early.", code="invalid_gzip")
+            parts.append(part)
+            body = member.unused_data
+    except zlib.error:
+        raise UnreadableBodyError("The body is not gzip data.", code="invalid_gzip") from None
+    return b"".join(parts)
+
+
+def too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"The body may have at most {max_bytes} bytes, also when decompressed.")

@@ -1,0 +1,77 @@
+"""Pure ASGI middleware: request ids, metrics and the access log, round every route."""
+
+from time import perf_counter
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from iotflow.http.problems import problem_response, unexpected_problem
+from iotflow.http.requests import request_id
+from iotflow.observability.metrics import Metrics
+from iotflow.settings import LogSettings
+
+UNMATCHED = "(none)"
+_log = structlog.get_logger("iotflow.access")
+
+
+class Observe:
+    """Gives each request an id, counts and times it by route, and logs it.
+
+    An exception that nothing else turned into an answer is logged and becomes a 500.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: LogSettings) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log_from = {"all": 0, "errors": 500, "off": 1000}[log.access]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        status = 0
+        identifier = request_id(scope)
+        scope.setdefault("state", {})["request_id"] = identifier
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", identifier.encode("ascii")),
+                ]
+            await send(message)
+
+        self._metrics.in_flight += 1
+        with structlog.contextvars.bound_contextvars(request_id=identifier):
+            try:
+                await self._app(scope, receive, send_observed)
+            except Exception:
+                _log.exception("request_failed", method=scope["method"], route=_template(scope))
+                if status:
+                    raise  # the answer has begun: all that is left is to break it off
+                response = problem_response(Request(scope), unexpected_problem())
+                await response(scope, receive, send_observed)
+            finally:
+                self._metrics.in_flight -= 1
+                self._observe(scope, status, perf_counter() - began)
+
+    def _observe(self, scope: Scope, status: int, duration_s: float) -> None:
+        template = _template(scope)
+        self._metrics.route(scope["method"], template).observe(status, duration_s)
+        if status >= self._log_from:
+            _log.info(
+                "request",
+                method=scope["method"],
+                route=template,
+                status=status,
+                ms=round(duration_s * 1000, 2),
+            )
+
+
+def _template(scope: Scope) -> str:
+    """The route's template, never the path itself: paths are without number."""
+    return getattr(scope.get("route"), "path", UNMATCHED)

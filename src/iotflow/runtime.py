@@ -1,0 +1,262 @@
+"""The composition root: opens the stores, builds the services, runs the workers.
+
+Nothing else imports an adapter, and an adapter's driver is imported only when its URL is used.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+
+from iotflow.accounts.passwords import Passwords
+from iotflow.accounts.service import Accounts
+from iotflow.accounts.tokens import AccessTokens
+from iotflow.devices.authentication import KeyAuthenticator
+from iotflow.devices.service import Devices
+from iotflow.domain.clock import DeviceClock, WriteClock
+from iotflow.errors import ConfigurationError
+from iotflow.health.service import Health
+from iotflow.health.watch import StoreWatch
+from iotflow.http.pagination import Cursors
+from iotflow.limits.limiter import RateLimiter
+from iotflow.observability.metrics import Metrics
+from iotflow.pipeline.lane import LaneLease
+from iotflow.pipeline.pipeline import Pipeline
+from iotflow.pipeline.supervisor import Supervisor
+from iotflow.settings import Settings
+from iotflow.stores.cache.protocol import CacheStore
+from iotflow.stores.cache.ttls import CacheTtls
+from iotflow.stores.events.protocol import EventStore
+from iotflow.stores.registry.protocol import Registry
+from iotflow.stores.telemetry.protocol import TelemetryStore
+from iotflow.telemetry.aggregates import Aggregates
+from iotflow.telemetry.deletion import Deletion
+from iotflow.telemetry.ingest import Ingest
+from iotflow.telemetry.latest import LatestValues
+from iotflow.telemetry.names import MeasurementNames
+from iotflow.telemetry.ranges import RangeCursors
+
+# A store that does not come in this time is waited for in the background.
+_FIRST_ATTEMPT_S = 5.0
+_EMBEDDED_SLOTS, _SHARED_SLOTS = 2, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The adapters that the settings' URLs pick."""
+
+    registry: Registry
+    telemetry: TelemetryStore
+    cache: CacheStore
+    events: EventStore
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that a route may use."""
+
+    settings: Settings
+    metrics: Metrics
+    supervisor: Supervisor
+    telemetry: TelemetryStore
+    limiter: RateLimiter
+    keys: KeyAuthenticator
+    accounts: Accounts
+    devices: Devices
+    ingest: Ingest
+    latest: LatestValues
+    aggregates: Aggregates
+    deletion: Deletion
+    pipeline: Pipeline
+    health: Health
+    cursors: Cursors
+    range_cursors: RangeCursors
+    started_s: float
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000)
+
+    def uptime_s(self) -> int:
+        return int(time.monotonic() - self.started_s)
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, metrics: Metrics) -> AsyncGenerator[Runtime]:
+    """A running service without HTTP. At the end workers drain, then stores close in reverse.
+
+    Raises:
+        ConfigurationError: a setting that cannot work. A store that is down raises nothing.
+    """
+    async with AsyncExitStack() as stack:
+        _lock_data_dir(settings, stack)
+        stores = _create_stores(settings)
+        for store in (stores.registry, stores.events, stores.cache, stores.telemetry):
+            stack.push_async_callback(store.close)
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        runtime = _build(settings, metrics, stores, passwords)
+        runtime.supervisor.start()
+        stack.push_async_callback(runtime.supervisor.stop, settings.pipeline.drain_s)
+        await runtime.health.wait_for_first_attempts(_FIRST_ATTEMPT_S)
+        yield runtime
+        runtime.health.draining = True
+
+
+def _lock_data_dir(settings: Settings, stack: AsyncExitStack) -> None:
+    """Embedded stores belong to one process; the lock goes with it, however it ends."""
+    if not _is_embedded(settings.store_url("telemetry")):
+        return
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FileLock(settings.data_dir / "lock", timeout=0))
+    except Timeout:
+        raise ConfigurationError(
+            f"IOTFLOW_DATA_DIR: another process serves {settings.data_dir.resolve()}. "
+            "Stop it, or choose another directory."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"IOTFLOW_DATA_DIR: cannot write to {settings.data_dir} ({error.strerror})"
+        ) from None
+
+
+def _is_embedded(url: str) -> bool:
+    return url.startswith(("sqlite:", "memory:", "none:"))
+
+
+def _create_stores(settings: Settings) -> Stores:
+    return Stores(
+        registry=_create_registry(settings.store_url("registry")),
+        telemetry=_create_telemetry(settings.store_url("telemetry")),
+        cache=_create_cache(settings.store_url("cache"), settings),
+        events=_create_events(settings.store_url("events")),
+    )
+
+
+def _create_registry(url: str) -> Registry:
+    from iotflow.stores.registry.sql import SqlRegistry
+
+    return SqlRegistry(url)
+
+
+def _create_telemetry(url: str) -> TelemetryStore:
+    from iotflow.stores.sql import sqlite_path
+    from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
+
+    return SqliteTelemetryStore(sqlite_path(url))
+
+
+def _create_cache(url: str, settings: Settings) -> CacheStore:
+    ttls = CacheTtls(
+        key_s=settings.cache_ttl.key_s,
+        latest_s=settings.cache_ttl.latest_s,
+        online_s=settings.cache_ttl.online_s,
+    )
+    if url.startswith("none:"):
+        from iotflow.stores.cache.none import NoCache
+
+        return NoCache()
+    from iotflow.stores.cache.memory import MemoryCache
+
+    return MemoryCache(ttls)
+
+
+def _create_events(url: str) -> EventStore:
+    from iotflow.stores.events.sql import SqlEventStore
+
+    return SqlEventStore(url)
+
+
+def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Passwords) -> Runtime:
+    now = time.time
+    secret = settings.signing_secret()
+    exclusive = _is_embedded(settings.store_url("registry"))
+    slots = _EMBEDDED_SLOTS if exclusive else _SHARED_SLOTS
+    lane = LaneLease(stores.registry, slots, exclusive=exclusive, now=now)
+    pipeline = Pipeline(
+        stores.events, stores.registry.note_seen, event_capacity=settings.pipeline.event_queue
+    )
+    limiter = RateLimiter(stores.cache, settings.rate_limits, now)
+    keys = KeyAuthenticator(stores.registry, stores.cache, now)
+    names = MeasurementNames(stores.telemetry, settings.ingest.max_measurements)
+    write_clock = WriteClock(lane.lane, now)
+    cursors = Cursors(secret)
+    supervisor = Supervisor()
+    runtime = Runtime(
+        settings=settings,
+        metrics=metrics,
+        supervisor=supervisor,
+        telemetry=stores.telemetry,
+        limiter=limiter,
+        keys=keys,
+        accounts=Accounts(
+            stores.registry,
+            passwords,
+            AccessTokens(secret, settings.tokens.access_s),
+            limiter,
+            refresh_lifetime_s=settings.tokens.refresh_s,
+            log_event=pipeline.log_event,
+            now=now,
+        ),
+        devices=Devices(
+            stores.registry,
+            stores.cache,
+            keys,
+            online_s=settings.cache_ttl.online_s,
+            log_event=pipeline.log_event,
+            note_seen=pipeline.note_seen,
+            now=now,
+        ),
+        ingest=Ingest(
+            stores.telemetry,
+            stores.cache,
+            limiter,
+            names,
+            metrics,
+            settings=settings.ingest,
+            write_clock=write_clock,
+            device_clock=DeviceClock(lane.lane, now),
+            submitted=pipeline.submitted,
+            now=now,
+        ),
+        latest=LatestValues(stores.telemetry, stores.cache, metrics),
+        aggregates=Aggregates(
+            stores.telemetry, settings.query.row_budget, settings.query.chart_row_budget
+        ),
+        deletion=Deletion(stores.telemetry, stores.cache, names, write_clock),
+        pipeline=pipeline,
+        health=Health(_watches(stores), supervisor, lane),
+        cursors=cursors,
+        range_cursors=RangeCursors(cursors),
+        started_s=time.monotonic(),
+    )
+    _add_workers(runtime, lane)
+    _add_metrics(runtime, stores)
+    return runtime
+
+
+def _watches(stores: Stores) -> Sequence[StoreWatch]:
+    return (
+        StoreWatch("registry", stores.registry),
+        StoreWatch("telemetry", stores.telemetry),
+        StoreWatch("cache", stores.cache),
+        StoreWatch("events", stores.events),
+    )
+
+
+def _add_workers(runtime: Runtime, lane: LaneLease) -> None:
+    supervisor = runtime.supervisor
+    for watch in runtime.health.watches:
+        supervisor.add(f"watch_{watch.role}", watch.run)
+    supervisor.add("lane", lane.keep)
+    supervisor.add("revocations", runtime.keys.listen)
+    runtime.pipeline.start(supervisor)
+
+
+def _add_metrics(runtime: Runtime, stores: Stores) -> None:
+    runtime.metrics.add_source(runtime.pipeline.metrics)
+    runtime.metrics.add_source(lambda: cache_metrics(stores.cache))
+    runtime.metrics.add_source(runtime.health.metrics)
+    runtime.metrics.add_source(runtime.limiter.metrics)

@@ -1,0 +1,241 @@
+"""Settings: environment variables that begin with IOTFLOW_, a .env file, or secret files.
+
+A nested setting joins its parts with two underscores: IOTFLOW_TELEMETRY__URL.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from iotflow.domain.limits import RatePolicy
+from iotflow.errors import ConfigurationError
+
+PREFIX = "IOTFLOW_"
+# Read by the command line's clients, not by the server.
+CLIENT_VARIABLES = frozenset({"IOTFLOW_URL", "IOTFLOW_API_KEY", "IOTFLOW_TOKEN"})
+
+Role = Literal["registry", "telemetry", "cache", "events"]
+SCHEMES: dict[Role, frozenset[str]] = {
+    "registry": frozenset({"sqlite", "postgresql"}),
+    "telemetry": frozenset({"sqlite"}),
+    "cache": frozenset({"memory", "none"}),
+    "events": frozenset({"sqlite", "postgresql"}),
+}
+
+
+def _parse_policy(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    limit, slash, window = value.partition("/")
+    if not (slash and limit.isdecimal() and window.isdecimal() and int(limit) and int(window)):
+        raise ValueError("write it as count/seconds, for instance 1000/10")
+    return RatePolicy(int(limit), int(window))
+
+
+Policy = Annotated[RatePolicy, NoDecode, BeforeValidator(_parse_policy)]
+
+
+class StrictModel(BaseModel):
+    model_config = {"extra": "forbid", "frozen": True, "arbitrary_types_allowed": True}
+
+
+class StoreSettings(StrictModel):
+    url: str = ""
+
+
+class RateLimitSettings(StrictModel):
+    """Named policies as count/seconds. `enabled` false switches off every limit."""
+
+    enabled: bool = True
+    register_: Policy = Field(default=RatePolicy(30, 3600), alias="register")
+    login: Policy = RatePolicy(60, 60)
+    login_failures: Policy = RatePolicy(10, 300)
+    ingest: Policy = RatePolicy(1000, 10)
+    points: Policy = RatePolicy(100_000, 10)
+    read: Policy = RatePolicy(1000, 10)
+    write: Policy = RatePolicy(600, 60)
+
+
+class CacheTtlSettings(StrictModel):
+    """Times to live in seconds."""
+
+    key_s: Annotated[int, Field(ge=1)] = 3600
+    latest_s: Annotated[int, Field(ge=1)] = 600
+    online_s: Annotated[int, Field(ge=1)] = 300
+
+
+class TokenSettings(StrictModel):
+    access_s: Annotated[int, Field(ge=1)] = 900
+    refresh_s: Annotated[int, Field(ge=1)] = 30 * 86_400
+
+
+class IngestSettings(StrictModel):
+    """Bounds of what devices send."""
+
+    max_future_s: Annotated[int, Field(ge=0)] = 300
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_measurements: Annotated[int, Field(ge=1)] = 1024
+
+
+class QuerySettings(StrictModel):
+    """Bounds of what a single query may cost."""
+
+    row_budget: Annotated[int, Field(ge=1)] = 5_000_000
+    chart_row_budget: Annotated[int, Field(ge=1)] = 500_000
+
+
+class PipelineSettings(StrictModel):
+    event_queue: Annotated[int, Field(ge=1)] = 50_000
+    drain_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class LogSettings(StrictModel):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+    access: Literal["all", "errors", "off"] = "errors"
+
+
+class MetricsSettings(StrictModel):
+    """With a token, GET /metrics asks for it as a bearer."""
+
+    token: SecretStr | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Defaults run embedded, under the data directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path("data")
+    secret_key: SecretStr | None = None
+
+    registry: StoreSettings = StoreSettings()
+    telemetry: StoreSettings = StoreSettings()
+    cache: StoreSettings = StoreSettings()
+    events: StoreSettings = StoreSettings()
+
+    rate_limits: RateLimitSettings = RateLimitSettings()
+    cache_ttl: CacheTtlSettings = CacheTtlSettings()
+    tokens: TokenSettings = TokenSettings()
+    ingest: IngestSettings = IngestSettings()
+    query: QuerySettings = QuerySettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Self:
+        """Read the settings; `overrides` win over the environment.
+
+        Raises:
+            ConfigurationError: one line that names the setting at fault, without its value.
+        """
+        environ = os.environ if environ is None else environ
+        _refuse_unknown(cls, environ)
+        if directory := environ.get(f"{PREFIX}SECRETS_DIR"):
+            overrides["_secrets_dir"] = directory
+        try:
+            settings = cls(**overrides)
+        except ValidationError as error:
+            raise ConfigurationError(_one_line(error)) from None
+        except SettingsError as error:
+            raise ConfigurationError(f"{PREFIX}*: {error}") from None
+        for role in SCHEMES:
+            settings.store_url(role)
+        return settings
+
+    def store_url(self, role: Role) -> str:
+        """The URL that picks a role's adapter.
+
+        Raises:
+            ConfigurationError: a scheme that the role has no adapter for.
+        """
+        configured: StoreSettings = getattr(self, role)
+        if not configured.url:
+            return "memory://" if role == "cache" else f"sqlite:///{self.data_dir / role}.db"
+        scheme = urlsplit(configured.url).scheme
+        if scheme not in SCHEMES[role]:
+            known = ", ".join(f"{name}://" for name in sorted(SCHEMES[role]))
+            raise ConfigurationError(f"{PREFIX}{role.upper()}__URL: begin it with one of {known}")
+        return configured.url
+
+    def signing_secret(self) -> str:
+        """The secret that signs tokens.
+
+        On an embedded registry it is made once and kept in the data directory, mode 0600.
+
+        Raises:
+            ConfigurationError: none is set for a registry that replicas share.
+        """
+        if self.secret_key is not None:
+            secret = self.secret_key.get_secret_value()
+            if len(secret) < 32:
+                raise ConfigurationError(f"{PREFIX}SECRET_KEY: at least 32 characters")
+            return secret
+        if not self.store_url("registry").startswith("sqlite:"):
+            raise ConfigurationError(
+                f"{PREFIX}SECRET_KEY: set it (32 characters or more), the same on every replica"
+            )
+        return _kept_secret(self.data_dir / "secret_key")
+
+
+def _kept_secret(path: Path) -> str:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"{PREFIX}DATA_DIR: cannot write to {path.parent} ({error.strerror})"
+        ) from None
+    return path.read_text()
+
+
+def _refuse_unknown(settings: type[Settings], environ: Iterable[str]) -> None:
+    known = {name.upper() for name in _variables(settings, PREFIX)} | CLIENT_VARIABLES
+    known.add(f"{PREFIX}SECRETS_DIR")
+    for name in environ:
+        if name.startswith(PREFIX) and name.upper() not in known:
+            raise ConfigurationError(f"{name}: there is no such setting{_near(name, known)}")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{field.alias or name}"
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+            yield from _variables(annotation, f"{variable}__")
+        else:
+            yield variable
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    name = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+    return f"{name}: {first['msg'].removeprefix('Value error, ')}"

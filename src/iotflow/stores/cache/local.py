@@ -1,0 +1,70 @@
+"""Level one: small bounded caches inside the process, in front of the cache role."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class LocalCache(Generic[K, V]):
+    """A map of at most `capacity` entries that each live `ttl_s` seconds.
+
+    Full, it forgets the entry that was put first. `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, capacity: int, ttl_s: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._capacity = capacity
+        self._ttl_s = ttl_s
+        self._now = now
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        if entry is not None and entry[0] > self._now():
+            self.hits += 1
+            return entry[1]
+        self.misses += 1
+        return None
+
+    def put(self, key: K, value: V) -> None:
+        self._entries.pop(key, None)
+        self._entries[key] = (self._now() + self._ttl_s, value)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def pop(self, key: K) -> None:
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+
+class SingleFlight(Generic[K, V]):
+    """Runs one look-up per key at a time; those who ask meanwhile share its outcome."""
+
+    def __init__(self) -> None:
+        self._flights: dict[K, asyncio.Task[V]] = {}
+
+    async def run(self, key: K, look_up: Callable[[], Awaitable[V]]) -> V:
+        """The look-up's result or its exception. A caller that is cancelled ends nobody else's."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.ensure_future(_await(look_up))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        return await asyncio.shield(flight)
+
+
+async def _await(look_up: Callable[[], Awaitable[V]]) -> V:
+    return await look_up()

@@ -1,0 +1,92 @@
+"""What is known of keys."""
+
+from collections.abc import Collection
+
+from iotflow.stores.cache.counters import CacheCounters
+from iotflow.stores.cache.memory.expiring import Evicted, ExpiringMap
+from iotflow.stores.cache.protocol import KeyEntry
+from iotflow.stores.cache.ttls import CacheTtls
+
+OPENS_NOTHING = KeyEntry(None)
+
+
+class KeyEntries:
+    """Records, unknown keys, tombstones and holds, each with a bound of its own.
+
+    They are kept apart so that a storm of unknown keys pushes out no good record, and neither
+    pushes out a tombstone. A hold stands where a record was forgotten: it keeps off the fills
+    that were under way, which would bring the old record back for its whole life.
+    """
+
+    def __init__(self, ttls: CacheTtls, max_keys: int, counters: CacheCounters) -> None:
+        self._counters = counters
+        self._records: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.key_s, max_keys)
+        self._unknown: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.unknown_key_s, max_keys)
+        self._tombstones: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.tombstone_s, max_keys)
+        self._holds: ExpiringMap[str, bool] = ExpiringMap(ttls.forget_s, max_keys)
+        self._no_fills_until_s = float("-inf")
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            "keys": len(self._records),
+            "unknown_keys": len(self._unknown),
+            "tombstones": len(self._tombstones),
+            "holds": len(self._holds),
+        }
+
+    def look(self, digest: str, now_s: float) -> KeyEntry | None:
+        entry = (
+            self._records.touch(digest, now_s)
+            or self._tombstones.get(digest, now_s)
+            or self._unknown.get(digest, now_s)
+        )
+        if entry is None:
+            self._counters.key_misses += 1
+        else:
+            self._counters.key_hits += 1
+        return entry
+
+    def fill(self, digest: str, entry: KeyEntry, now_s: float) -> None:
+        if now_s < self._no_fills_until_s or self._is_taken(digest, now_s):
+            return
+        entries = self._unknown if entry.record is None else self._records
+        self._count(entries.put(digest, entry, now_s))
+
+    def revoke(self, digests: Collection[str], now_s: float) -> None:
+        for digest in digests:
+            self._end(digest)
+            self._refuse_fills_after(self._tombstones.put(digest, OPENS_NOTHING, now_s))
+
+    def forget(self, digests: Collection[str], now_s: float) -> None:
+        for digest in digests:
+            self._end(digest)
+            self._refuse_fills_after(self._holds.put(digest, True, now_s))
+
+    def clear(self) -> None:
+        for entries in (self._records, self._unknown, self._tombstones, self._holds):
+            entries.clear()
+
+    def _is_taken(self, digest: str, now_s: float) -> bool:
+        return (
+            self._records.get(digest, now_s) is not None
+            or self._unknown.get(digest, now_s) is not None
+            or self._tombstones.get(digest, now_s) is not None
+            or self._holds.get(digest, now_s) is not None
+        )
+
+    def _end(self, digest: str) -> None:
+        self._records.pop(digest)
+        self._unknown.pop(digest)
+
+    def _refuse_fills_after(
+        self, evicted: Evicted[str, KeyEntry] | Evicted[str, bool] | None
+    ) -> None:
+        # With more revocations at once than fit, what one of them kept off is kept off by
+        # taking no fills at all until it would have expired.
+        self._count(evicted)
+        if evicted is not None:
+            self._no_fills_until_s = max(self._no_fills_until_s, evicted.expires_s)
+
+    def _count(self, evicted: object | None) -> None:
+        if evicted is not None:
+            self._counters.evictions += 1

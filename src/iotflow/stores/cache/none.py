@@ -1,0 +1,144 @@
+"""The cache that is switched off (`none://`)."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import final
+
+from iotflow.domain.clock import WallClock, system_clock
+from iotflow.domain.points import LatestPoint, Submission
+from iotflow.errors import StoreUnavailableError
+from iotflow.stores.cache.counters import CacheCounters
+from iotflow.stores.cache.memory.pubsub import Broker
+from iotflow.stores.cache.memory.windows import SlidingLogs, SlidingWindows
+from iotflow.stores.cache.protocol import (
+    CacheStore,
+    Hit,
+    KeyEntry,
+    LogCount,
+    Subscription,
+    WindowCount,
+)
+
+
+@final
+class NoCache(CacheStore):
+    """Remembers nothing: every look-up is a miss, no fill is taken, nobody is online.
+
+    Limits and messages are no cache, and what needs them must go on: they are kept inside
+    the process, so they reach no other replica. The clocks and bounds are MemoryCache's.
+    """
+
+    def __init__(
+        self,
+        now: WallClock = system_clock,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        max_subjects: int = 100_000,
+        max_subscribers: int = 1_000,
+        max_messages: int = 1_000,
+    ) -> None:
+        self.counters = CacheCounters()
+        self._now = now
+        self._monotonic = monotonic
+        self._is_open = False
+        self._windows = SlidingWindows(max_subjects, self.counters)
+        self._logs = SlidingLogs(max_subjects, self.counters)
+        self._broker = Broker(max_subscribers, max_messages)
+
+    @property
+    def backend(self) -> str:
+        return "none"
+
+    def sizes(self) -> Mapping[str, int]:
+        """How many entries of each kind there are, dead ones not yet swept included."""
+        return {
+            "windows": len(self._windows),
+            "logs": len(self._logs),
+            "subscribers": len(self._broker),
+        }
+
+    async def open(self) -> None:
+        self._is_open = True
+
+    async def close(self) -> None:
+        self._is_open = False
+        self._windows.clear()
+        self._logs.clear()
+        self._broker.close()
+
+    async def ping(self) -> None:
+        self._check_open()
+
+    async def key(self, digest: str) -> KeyEntry | None:
+        self._check_open()
+        self.counters.key_misses += 1
+        return None
+
+    async def fill_key(self, digest: str, entry: KeyEntry) -> None:
+        self._check_open()
+
+    async def revoke_keys(self, digests: Collection[str]) -> None:
+        self._check_open()
+
+    async def forget_keys(self, digests: Collection[str]) -> None:
+        self._check_open()
+
+    async def latest(self, device_ids: Sequence[int]) -> Mapping[int, Sequence[LatestPoint]]:
+        self._check_open()
+        self.counters.latest_misses += len(device_ids)
+        return {}
+
+    async def begin_fill(self, device_ids: Sequence[int]) -> Mapping[int, int]:
+        """Nothing is to be filled, so the caller need not even try."""
+        self._check_open()
+        return {}
+
+    async def fill_latest(
+        self, device_id: int, points: Sequence[LatestPoint], generation: int
+    ) -> bool:
+        self._check_open()
+        return False
+
+    async def drop_latest(self, device_id: int, written_us: int) -> None:
+        self._check_open()
+
+    async def record(self, submission: Submission, hits: Sequence[Hit]) -> list[WindowCount]:
+        return await self.count(hits)
+
+    async def mark_online(self, device_id: int) -> None:
+        self._check_open()
+
+    async def online(self, device_ids: Sequence[int]) -> set[int]:
+        self._check_open()
+        return set()
+
+    async def forget_device(self, device_id: int) -> None:
+        self._check_open()
+        self._windows.forget(f":device:{device_id}")
+        self._logs.forget(f":device:{device_id}")
+
+    async def count(self, hits: Sequence[Hit]) -> list[WindowCount]:
+        self._check_open()
+        return self._windows.count(hits, self._now())
+
+    async def log(self, hit: Hit, limit: int) -> LogCount:
+        self._check_open()
+        return self._logs.log(hit, limit, self._monotonic())
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        self._check_open()
+        self._broker.publish(channel, payload)
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[Subscription]:
+        return self._subscribed(*channels)
+
+    @asynccontextmanager
+    async def _subscribed(self, *channels: str) -> AsyncGenerator[Subscription]:
+        self._check_open()
+        async with self._broker.subscribe(*channels) as subscription:
+            yield subscription
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailableError("cache")

@@ -1,0 +1,27 @@
+"""What every store role has in common."""
+
+from typing import Protocol
+
+
+class Store(Protocol):
+    """A store that is opened once, answers pings, and is closed once.
+
+    `open` may be called again after it raised, and raises StoreUnavailableError
+    while the server behind it is away; so does every other call until `open`
+    has succeeded. `backend` names what really fills the role (`sqlite`, ...).
+    """
+
+    @property
+    def backend(self) -> str: ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def ping(self) -> None:
+        """Answers when the store can serve.
+
+        Raises:
+            StoreUnavailableError: it can not.
+        """
+        ...

@@ -1,0 +1,107 @@
+"""Devices."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, insert, or_, select
+
+from iotflow.domain.devices import ApiKey, Device, DeviceStatus
+from iotflow.stores.registry.models import api_keys, devices
+from iotflow.stores.registry.protocol import DeviceQuery, NewDevice, NewKey
+from iotflow.stores.registry.sql_base import Connections
+from iotflow.stores.registry.sql_keys import insert_key, to_key
+
+
+def to_device(row: Any, key: ApiKey | None) -> Device:
+    return Device(
+        id=row.id,
+        user_id=row.user_id,
+        name=row.name,
+        status=DeviceStatus(row.status),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        description=row.description,
+        device_type=row.device_type,
+        location=row.location,
+        labels=row.labels,
+        firmware_version=row.firmware_version,
+        hardware_version=row.hardware_version,
+        last_seen=row.last_seen,
+        key=key,
+    )
+
+
+class Devices(Connections):
+    async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device:
+        row = {
+            "user_id": new.user_id,
+            "name": new.name,
+            "description": new.description,
+            "device_type": new.device_type,
+            "location": new.location,
+            "labels": new.labels,
+            "firmware_version": new.firmware_version,
+            "hardware_version": new.hardware_version,
+            "status": DeviceStatus.ACTIVE.value,
+            "created_at": now,
+            "updated_at": now,
+        }
+        async with self.writing() as connection:
+            created = (
+                await connection.execute(insert(devices).values(row).returning(devices))
+            ).one()
+            return to_device(created, await insert_key(connection, created.id, key, now))
+
+    async def device(self, device_id: int) -> Device | None:
+        async with self.reading() as connection:
+            statement = select(devices).where(devices.c.id == device_id)
+            found = (await connection.execute(statement)).first()
+        if found is None:
+            return None
+        return to_device(found, (await self._newest_keys([device_id])).get(device_id))
+
+    async def devices(self, query: DeviceQuery) -> tuple[list[Device], bool]:
+        async with self.reading() as connection:
+            rows = (await connection.execute(_page(query))).all()
+        page, more = rows[: query.limit], len(rows) > query.limit
+        keys = await self._newest_keys([row.id for row in page])
+        return [to_device(row, keys.get(row.id)) for row in page], more
+
+    async def _newest_keys(self, device_ids: list[int]) -> dict[int, ApiKey]:
+        if not device_ids:
+            return {}
+        statement = (
+            select(api_keys)
+            .where(api_keys.c.device_id.in_(device_ids), api_keys.c.revoked_at.is_(None))
+            .order_by(api_keys.c.id)
+        )
+        async with self.reading() as connection:
+            return {row.device_id: to_key(row) for row in await connection.execute(statement)}
+
+    async def device_names(self, user_id: int, limit: int) -> dict[int, str]:
+        columns = (devices.c.id, devices.c.name)
+        statement = (
+            select(*columns).where(devices.c.user_id == user_id).order_by(devices.c.id).limit(limit)
+        )
+        async with self.reading() as connection:
+            return {row.id: row.name for row in await connection.execute(statement)}
+
+
+def _page(query: DeviceQuery) -> Select[Any]:
+    column = devices.c
+    statement = select(devices).where(column.id > query.after_id).order_by(column.id)
+    if query.user_id is not None:
+        statement = statement.where(column.user_id == query.user_id)
+    if query.status is not None:
+        statement = statement.where(column.status == query.status.value)
+    if query.device_type is not None:
+        statement = statement.where(column.device_type == query.device_type)
+    for label, value in query.labels:
+        statement = statement.where(column.labels[label].as_string() == value)
+    if query.text is not None:
+        matches = (
+            part.icontains(query.text, autoescape=True)
+            for part in (column.name, column.description, column.location)
+        )
+        statement = statement.where(or_(*matches))
+    return statement.limit(query.limit + 1)

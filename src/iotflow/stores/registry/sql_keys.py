@@ -1,0 +1,213 @@
+"""Device keys: what they open, rotation, revocation, and when they were last used."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    bindparam,
+    column,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from iotflow.domain.devices import ApiKey, DeviceStatus, KeyRecord
+from iotflow.domain.times import from_ms, to_ms
+from iotflow.errors import ConflictError
+from iotflow.stores.registry.models import UtcDateTime, api_keys, devices, users
+from iotflow.stores.registry.protocol import NewKey
+from iotflow.stores.registry.sql_base import Connections
+
+MAX_LIVE_KEYS = 2
+
+
+def to_key(row: Any) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        device_id=row.device_id,
+        prefix=row.prefix,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        expires_at=row.expires_at,
+    )
+
+
+def live(now: datetime) -> ColumnElement[bool]:
+    """The condition of keys that open something."""
+    expires_at = api_keys.c.expires_at
+    return api_keys.c.revoked_at.is_(None) & or_(expires_at.is_(None), expires_at > now)
+
+
+async def insert_key(
+    connection: AsyncConnection, device_id: int, new: NewKey, now: datetime
+) -> ApiKey:
+    row = {
+        "device_id": device_id,
+        "digest": new.digest,
+        "prefix": new.prefix,
+        "created_at": now,
+        "expires_at": new.expires_at,
+    }
+    created = await connection.execute(insert(api_keys).values(row).returning(api_keys))
+    return to_key(created.one())
+
+
+class Keys(Connections):
+    async def key_record(self, digest: str, now: datetime) -> KeyRecord | None:
+        statement = (
+            select(
+                api_keys.c.id,
+                api_keys.c.device_id,
+                api_keys.c.expires_at,
+                devices.c.user_id,
+                devices.c.name,
+                devices.c.status,
+                users.c.is_active,
+            )
+            .join_from(api_keys, devices)
+            .join(users)
+            .where(api_keys.c.digest == digest, live(now))
+        )
+        async with self.reading() as connection:
+            row = (await connection.execute(statement)).first()
+        return _to_record(row) if row else None
+
+    async def key(self, key_id: int) -> ApiKey | None:
+        async with self.reading() as connection:
+            statement = select(api_keys).where(api_keys.c.id == key_id)
+            row = (await connection.execute(statement)).first()
+        return to_key(row) if row else None
+
+    async def keys(self, device_id: int, now: datetime) -> list[ApiKey]:
+        statement = (
+            select(api_keys)
+            .where(api_keys.c.device_id == device_id, live(now))
+            .order_by(api_keys.c.id)
+        )
+        async with self.reading() as connection:
+            return [to_key(row) for row in await connection.execute(statement)]
+
+    async def rotate_key(
+        self, device_id: int, new: NewKey, others_end_at: datetime, now: datetime
+    ) -> tuple[ApiKey, list[str]]:
+        key = api_keys.c
+        async with self.writing() as connection:
+            # The device's row is the lock: two rotations at once must not make three keys.
+            await connection.execute(
+                select(devices.c.id).where(devices.c.id == device_id).with_for_update()
+            )
+            others = (
+                await connection.execute(
+                    select(key.id, key.digest).where(key.device_id == device_id, live(now))
+                )
+            ).all()
+            if len(others) >= MAX_LIVE_KEYS and others_end_at > now:
+                raise ConflictError(
+                    "This device has two live keys. Revoke one, or send overlap 0 to end both.",
+                    code="too_many_keys",
+                )
+            await connection.execute(
+                update(api_keys)
+                .where(key.id.in_([other.id for other in others]))
+                .where(or_(key.expires_at.is_(None), key.expires_at > others_end_at))
+                .values(expires_at=others_end_at)
+            )
+            created = await insert_key(connection, device_id, new, now)
+        return created, [other.digest for other in others]
+
+    async def revoke_key(self, device_id: int, key_id: int, now: datetime) -> str | None:
+        key = api_keys.c
+        async with self.writing() as connection:
+            revoked = await connection.execute(
+                update(api_keys)
+                .where(key.id == key_id, key.device_id == device_id, live(now))
+                .values(revoked_at=now)
+                .returning(key.digest)
+            )
+            return revoked.scalar()
+
+    async def note_seen(self, seen_ms_by_key: Mapping[int, int]) -> None:
+        if not seen_ms_by_key:
+            return
+        async with self.writing() as connection:
+            sqlite = connection.dialect.name == "sqlite"
+            seen = _seen_rows(sqlite)
+            parameters = _seen_parameters(sqlite, seen_ms_by_key)
+            await connection.execute(_stamp_keys(seen), parameters)
+            await connection.execute(_stamp_devices(seen), parameters)
+
+
+def _to_record(row: Any) -> KeyRecord:
+    status = DeviceStatus(row.status)
+    return KeyRecord(
+        key_id=row.id,
+        device_id=row.device_id,
+        user_id=row.user_id,
+        name=row.name,
+        status=status,
+        active=row.is_active and status is not DeviceStatus.INACTIVE,
+        expires_ms=to_ms(row.expires_at) if row.expires_at else None,
+    )
+
+
+def _seen_rows(sqlite: bool) -> FromClause:
+    """The parameter as a table (key_id, seen_at): one statement, however many keys."""
+    if sqlite:
+        rows = func.json_each(bindparam("seen")).table_valued("value", name="seen")
+        value = rows.c.value
+        return select(
+            func.json_extract(value, "$[0]").label("key_id"),
+            func.json_extract(value, "$[1]", type_=UtcDateTime).label("seen_at"),
+        ).subquery("seen")
+    return (
+        func.unnest(
+            bindparam("key_ids", type_=ARRAY(BigInteger)),
+            bindparam("seen_at", type_=ARRAY(UtcDateTime)),
+        )
+        .table_valued(column("key_id", BigInteger), column("seen_at", UtcDateTime))
+        .render_derived(name="seen")
+    )
+
+
+def _seen_parameters(sqlite: bool, seen_ms_by_key: Mapping[int, int]) -> dict[str, Any]:
+    # In one order everywhere, so that two replicas lock the rows in the same order.
+    seen = sorted(seen_ms_by_key.items())
+    if sqlite:
+        # As SQLAlchemy writes datetimes on SQLite; text in this form compares as time does.
+        texts = [(key, from_ms(ms).strftime("%Y-%m-%d %H:%M:%S.%f")) for key, ms in seen]
+        return {"seen": json.dumps(texts)}
+    return {"key_ids": [key for key, _ in seen], "seen_at": [from_ms(ms) for _, ms in seen]}
+
+
+def _stamp_keys(seen: FromClause) -> Any:
+    last_used_at = api_keys.c.last_used_at
+    return (
+        update(api_keys)
+        .where(api_keys.c.id == seen.c.key_id)
+        .where(or_(last_used_at.is_(None), last_used_at < seen.c.seen_at))
+        .values(last_used_at=seen.c.seen_at)
+    )
+
+
+def _stamp_devices(seen: FromClause) -> Any:
+    newest = (
+        select(api_keys.c.device_id, func.max(seen.c.seen_at).label("seen_at"))
+        .join_from(api_keys, seen, api_keys.c.id == seen.c.key_id)
+        .group_by(api_keys.c.device_id)
+        .subquery("newest")
+    )
+    return (
+        update(devices)
+        .where(devices.c.id == newest.c.device_id)
+        .where(or_(devices.c.last_seen.is_(None), devices.c.last_seen < newest.c.seen_at))
+        .values(last_seen=newest.c.seen_at)
+    )

@@ -1,0 +1,278 @@
+"""From the bytes of a submission to readings, and a verdict on each measurement.
+
+A strict decoder reads nearly everything in under a microsecond. What it refuses
+(NaN, 1e400, odd types) is read again with patience, so that each measurement gets its own
+verdict and a bad one costs no other.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from iotflow.domain.points import Value
+from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
+from iotflow.errors import FieldError, InvalidInputError, UnreadableBodyError
+from iotflow.telemetry import verdicts
+from iotflow.telemetry.verdicts import Rejection
+
+MAX_MEASUREMENTS = 256
+MAX_RECORDS = 5_000
+MAX_POINTS = 20_000
+MAX_METADATA_BYTES = 16 * 1024
+
+
+class _Measured(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    value: float | int | bool | str
+    unit: str = ""
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    data: dict[str, float | int | bool | str | _Measured]
+    timestamp: str | int | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+    records: list[_Record]
+
+
+class Reading(msgspec.Struct):
+    """The good measurements of one record, and the verdicts on the others."""
+
+    values: list[tuple[str, Value, str]]
+    rejected: list[Rejection]
+    timestamp_ms: int | None
+    metadata: Mapping[str, Any] | None
+
+
+class RefusedRecordError(InvalidInputError):
+    """A whole record that is of no use: its fields are at fault, not one measurement."""
+
+
+_decode_record = msgspec.json.Decoder(_Record).decode
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_submission(body: bytes) -> Reading:
+    """Read the body of a single submission.
+
+    Raises:
+        UnreadableBodyError: it is not JSON.
+        RefusedRecordError: what is wrong is not one measurement's fault.
+    """
+    try:
+        record = _decode_record(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _reading_of(_patient_loads(body))
+    return _reading(record.data, record.timestamp, record.metadata)
+
+
+def decode_batch(body: bytes, *, lines: bool) -> list[Reading | Rejection]:
+    """Read a batch, as one JSON document or, with `lines`, as one record a line (NDJSON).
+
+    The answer has an entry for each record, a Rejection for one that is refused whole.
+
+    Raises:
+        UnreadableBodyError: it is not JSON. (A bad line of NDJSON costs that line alone.)
+        InvalidInputError: it is not a batch, or it has no or too many records or points.
+    """
+    if lines:
+        return _bounded(list(_lines(body)))
+    try:
+        records = _decode_batch(body).records
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _bounded([_judged(index, _reading_of, raw) for index, raw in _patient_batch(body)])
+    _check_count(len(records))
+    return _bounded([_judged(index, _typed, record) for index, record in enumerate(records)])
+
+
+def _typed(record: _Record, index: int) -> Reading:
+    return _reading(record.data, record.timestamp, record.metadata, index)
+
+
+def _lines(body: bytes) -> Iterator[Reading | Rejection]:
+    lines = [line for line in body.splitlines() if line.strip()]
+    _check_count(len(lines))
+    for index, line in enumerate(lines):
+        try:
+            record = _decode_record(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            yield _judged(index, _from_line, line)
+        else:
+            yield _judged(index, _typed, record)
+
+
+def _from_line(line: bytes, index: int) -> Reading:
+    return _reading_of(_patient_loads(line), index)
+
+
+def _judged(index: int, read: Any, record: Any) -> Reading | Rejection:
+    try:
+        reading: Reading = read(record, index)
+    except (InvalidInputError, UnreadableBodyError) as error:
+        code = error.errors[0].code if isinstance(error, InvalidInputError) else error.error_code
+        return verdicts.rejection(None, code, error.message, index)
+    if reading.timestamp_ms is None:
+        message = "Every record of a batch needs a timestamp."
+        return verdicts.rejection(None, "missing_timestamp", message, index)
+    return reading
+
+
+def _patient_batch(body: bytes) -> Iterator[tuple[int, Any]]:
+    document = _object(_patient_loads(body))
+    if document is None:
+        raise _refused("records", "invalid_batch", 'Send {"records": [...]}.')
+    _refuse_unknown(document, ("records",))
+    records: Any = document.get("records")
+    if not isinstance(records, list):
+        raise _refused("records", "invalid_batch", "Send a list of records.")
+    found = cast("list[Any]", records)
+    _check_count(len(found))
+    return enumerate(found)
+
+
+def _check_count(records: int) -> None:
+    if not records:
+        raise _refused("records", "empty_batch", "Send at least one record.")
+    if records > MAX_RECORDS:
+        raise _refused("records", "too_many_records", f"A batch has at most {MAX_RECORDS} records.")
+
+
+def _bounded(readings: list[Reading | Rejection]) -> list[Reading | Rejection]:
+    points = sum(len(each.values) for each in readings if isinstance(each, Reading))
+    if points > MAX_POINTS:
+        raise _refused("records", "too_many_points", f"A batch has at most {MAX_POINTS} points.")
+    return readings
+
+
+def _reading_of(raw: Any, index: int | None = None) -> Reading:
+    """A reading from whatever JSON there was."""
+    record = _object(raw)
+    if record is None:
+        raise _refused("", "invalid_record", 'Send an object: {"data": {...}, "timestamp": "..."}.')
+    _refuse_unknown(record, ("data", "timestamp", "metadata"))
+    data, metadata = _object(record.get("data")), _object(record.get("metadata"))
+    if data is None:
+        raise _refused("data", "invalid_data", 'Send an object: {"temperature": 23.5}.')
+    if metadata is None and record.get("metadata") is not None:
+        raise _refused("metadata", "invalid_metadata", "Send an object.")
+    return _reading(data, record.get("timestamp"), metadata, index)
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for field in found:
+        if field not in known:
+            raise _refused(_shown(field), "unknown_field", "There is no such field. Leave it out.")
+
+
+def _reading(
+    data: Mapping[str, Any],
+    timestamp: Any,
+    metadata: Mapping[str, Any] | None,
+    index: int | None = None,
+) -> Reading:
+    if not 0 < len(data) <= MAX_MEASUREMENTS:
+        code = "too_many_measurements" if data else "empty_data"
+        raise _refused("data", code, f"Send 1 to {MAX_MEASUREMENTS} measurements.")
+    timestamp_ms = None if timestamp is None else _timestamp_ms(timestamp)
+    if metadata is not None:
+        _check_metadata(metadata)
+    reading = Reading([], [], timestamp_ms, metadata)
+    for name, sent in data.items():
+        _judge(reading, name, sent, index)
+    return reading
+
+
+def _judge(reading: Reading, sent_name: str, sent: Any, index: int | None) -> None:
+    unit: Any = ""
+    if type(sent) is _Measured:
+        unit, sent = sent.unit, sent.value
+    elif (measured := _object(sent)) is not None and _is_measured(measured):
+        unit, sent = measured.get("unit") or "", measured["value"]
+    name = verdicts.canonical_name(sent_name)
+    value = verdicts.settled_value(sent)
+    if name is None:
+        reading.rejected.append(verdicts.reject_name(sent_name, index))
+    elif value is None:
+        reading.rejected.append(verdicts.reject_value(sent_name, sent, index))
+    elif unit and not verdicts.valid_unit(unit):
+        reading.rejected.append(verdicts.reject_unit(sent_name, index))
+    else:
+        reading.values.append((name, value, unit))
+
+
+def _is_measured(sent: Mapping[str, Any]) -> bool:
+    return "value" in sent and sent.keys() <= {"value", "unit"}
+
+
+def _timestamp_ms(timestamp: Any) -> int:
+    try:
+        if isinstance(timestamp, str):
+            return parse_rfc3339(timestamp)
+        if isinstance(timestamp, int) and not isinstance(timestamp, bool):
+            return parse_integer_time(timestamp)
+    except InvalidTimeError as error:
+        raise _refused("timestamp", "invalid_timestamp", str(error)) from None
+    raise _refused(
+        "timestamp",
+        "invalid_timestamp",
+        "Send RFC 3339 with an offset (2026-01-31T14:30:00Z) or an integer of epoch milliseconds.",
+    )
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    try:
+        size = len(_encode(metadata))
+    except (UnicodeEncodeError, msgspec.EncodeError, RecursionError, OverflowError):
+        raise _refused("metadata", "invalid_metadata", "Send plain JSON.") from None
+    if size > MAX_METADATA_BYTES:
+        raise _refused("metadata", "metadata_too_large", "Metadata has at most 16 KiB.")
+
+
+def _refused(field: str, code: str, message: str) -> RefusedRecordError:
+    errors = (FieldError(field or "body", code, message),)
+    return RefusedRecordError(f"{field}: {message}" if field else message, errors=errors)
+
+
+def _shown(field: str) -> str:
+    return field[:64].encode("utf-8", "replace").decode()
+
+
+# Strings are matched first, so that the words inside of them are left alone.
+_LOOSE_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:nan|inf(?:inity)?)\b', re.IGNORECASE)
+_LONGEST_INTEGER = 400  # digits: more is beyond any float, and Python refuses to convert 4,300
+
+
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < _LONGEST_INTEGER else float("inf")
+
+
+def _patient_loads(body: bytes) -> Any:
+    """JSON as devices write it: with NaN, Infinity, C's nan and inf, numbers past all bounds."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnreadableBodyError("The body is not UTF-8. Send UTF-8 encoded JSON.") from None
+    try:
+        try:
+            return json.loads(text, parse_int=_parse_integer)
+        except json.JSONDecodeError:
+            loose = _LOOSE_NUMBERS.sub(
+                lambda found: found[0] if found[0].startswith('"') else "NaN", text
+            )
+            return json.loads(loose, parse_int=_parse_integer)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = (
+            f" (line {error.lineno}, column {error.colno})"
+            if isinstance(error, json.JSONDecodeError)
+            else ""
+        )
+        raise UnreadableBodyError(f"The body is not valid JSON{where}.") from None

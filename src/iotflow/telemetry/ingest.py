@@ -1,0 +1,261 @@
+"""The ingest path: a device's measurements become durable points, and then everything else."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import structlog
+
+from iotflow.domain.clock import DeviceClock, WriteClock
+from iotflow.domain.devices import KeyRecord
+from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
+from iotflow.domain.points import Point, Submission, Value
+from iotflow.errors import (
+    InvalidInputError,
+    IoTFlowError,
+    RateLimitedError,
+    StoreUnavailableError,
+)
+from iotflow.limits.limiter import RateLimiter
+from iotflow.observability.metrics import Metrics
+from iotflow.settings import IngestSettings
+from iotflow.stores.cache.protocol import CacheStore, Hit
+from iotflow.stores.telemetry.protocol import TelemetryStore
+from iotflow.telemetry.decoding import (
+    Reading,
+    RefusedRecordError,
+    decode_batch,
+    decode_submission,
+)
+from iotflow.telemetry.names import MeasurementNames
+from iotflow.telemetry.verdicts import Rejection, rejection
+
+MAX_BATCH_METADATA_BYTES = 64 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What became of a submission: it is durable. `timestamp_ms` is its newest point's."""
+
+    device_id: int
+    timestamp_ms: int
+    accepted: int
+    rejected: list[Rejection]
+
+
+class NothingAcceptedError(InvalidInputError):
+    """No measurement of a submission could be stored; `rejected` says why, one by one."""
+
+    code = "nothing_accepted"
+
+    def __init__(self, rejected: Sequence[Rejection]) -> None:
+        super().__init__("None of the measurements could be stored.")
+        self.extra = {"accepted": 0, "rejected": rejected}
+
+
+class Ingest:
+    """`submitted` takes an event and a key's id, without waiting; `now` is epoch seconds."""
+
+    def __init__(
+        self,
+        store: TelemetryStore,
+        cache: CacheStore,
+        limiter: RateLimiter,
+        names: MeasurementNames,
+        metrics: Metrics,
+        *,
+        settings: IngestSettings,
+        write_clock: WriteClock,
+        device_clock: DeviceClock,
+        submitted: Callable[[Event, int], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._limiter = limiter
+        self._names = names
+        self._metrics = metrics
+        self._write_latency = metrics.store("telemetry", "write")
+        self._max_future_ms = settings.max_future_s * 1000
+        self._write_clock = write_clock
+        self._device_clock = device_clock
+        self._submitted = submitted
+        self._now = now
+
+    async def submit(self, key: KeyRecord, body: bytes) -> Receipt:
+        """Store the measurements of one submission.
+
+        Raises:
+            UnreadableBodyError, InvalidInputError: nothing was stored.
+            RateLimitedError: nothing was stored.
+            StoreUnavailableError, OverloadedError: unknown what was stored; send it again.
+        """
+        try:
+            reading = decode_submission(body)
+            self._check_future(reading.timestamp_ms)
+        except RefusedRecordError as error:
+            error.extra = {"accepted": 0, "rejected": []}
+            raise
+        hits = self._limiter.admit(
+            f"device:{key.device_id}", (("ingest", 1), ("points", len(reading.values)))
+        )
+        values, rejected = await self._within_name_limit(key.device_id, reading)
+        if not values:
+            self._metrics.points_rejected += len(rejected)
+            raise NothingAcceptedError(rejected)
+        timestamp_ms = reading.timestamp_ms or self._next_timestamp_ms(key.device_id)
+        points = tuple([Point(timestamp_ms, name, value, unit) for name, value, unit in values])
+        details: dict[str, Any] = {
+            "measurements": [value[0] for value in values],
+            "count": len(points),
+        }
+        if reading.metadata:
+            details["metadata"] = reading.metadata
+        await self._write(key, points, hits, details)
+        self._metrics.points_accepted += len(points)
+        self._metrics.points_rejected += len(rejected)
+        return Receipt(key.device_id, timestamp_ms, len(points), rejected)
+
+    async def submit_batch(self, key: KeyRecord, body: bytes, *, lines: bool) -> Receipt:
+        """Store the records of a batch, together. Raises as `submit` does."""
+        subject = f"device:{key.device_id}"
+        hits = self._limiter.admit(subject, (("ingest", 1),))
+        batch = _Batch()
+        for index, judged in enumerate(decode_batch(body, lines=lines)):
+            await self._add_record(batch, key.device_id, index, judged)
+        if not batch.accepted:
+            self._metrics.points_rejected += len(batch.rejected)
+            raise NothingAcceptedError(batch.rejected)
+        hits += self._limiter.admit(subject, (("points", batch.accepted),))
+        points = tuple(batch.points.values())
+        await self._write(key, points, hits, batch.details())
+        self._metrics.points_accepted += batch.accepted
+        self._metrics.points_rejected += len(batch.rejected)
+        newest_ms = max(point.timestamp_ms for point in points)
+        return Receipt(key.device_id, newest_ms, batch.accepted, batch.rejected)
+
+    async def _add_record(
+        self, batch: "_Batch", device_id: int, index: int, judged: Reading | Rejection
+    ) -> None:
+        if isinstance(judged, Rejection):
+            batch.rejected.append(judged)
+            return
+        timestamp_ms = (
+            judged.timestamp_ms or 0
+        )  # a batch's records have one: decode_batch sees to it
+        try:
+            self._check_future(timestamp_ms)
+        except RefusedRecordError as error:
+            code = error.errors[0].code
+            batch.rejected.append(rejection(None, code, error.message, index))
+            return
+        values, rejected = await self._within_name_limit(device_id, judged, index)
+        batch.add(judged, timestamp_ms, values, rejected)
+
+    def _check_future(self, timestamp_ms: int | None) -> None:
+        if timestamp_ms is not None and timestamp_ms > self._now() * 1000 + self._max_future_ms:
+            message = f"This time lies more than {self._max_future_ms // 1000} s in the future."
+            raise RefusedRecordError.of_field("timestamp", "timestamp_in_future", message)
+
+    def _next_timestamp_ms(self, device_id: int) -> int:
+        timestamp_ms = self._device_clock.next_ms(device_id)
+        if timestamp_ms is None:
+            raise RateLimitedError("device_clock", 1000, 1, 1)
+        return timestamp_ms
+
+    async def _within_name_limit(
+        self, device_id: int, reading: Reading, index: int | None = None
+    ) -> tuple[list[tuple[str, Value, str]], list[Rejection]]:
+        names = [value[0] for value in reading.values]
+        if self._names.are_known(device_id, names):
+            return reading.values, reading.rejected
+        refused = await self._names.admit(device_id, names)
+        if not refused:
+            return reading.values, reading.rejected
+        message = f"A device has at most {self._names.limit} measurement names."
+        rejected = [rejection(name, "too_many_measurements", message, index) for name in refused]
+        kept = [value for value in reading.values if value[0] not in refused]
+        return kept, reading.rejected + rejected
+
+    async def _write(
+        self,
+        key: KeyRecord,
+        points: tuple[Point, ...],
+        hits: Sequence[Hit],
+        details: dict[str, Any],
+    ) -> None:
+        device_id, written_us = key.device_id, self._write_clock.next_us()
+        submission = Submission(device_id, key.user_id, points, written_us)
+        began = perf_counter()
+        try:
+            await self._store.write(submission)
+        except BaseException:
+            # Perhaps it was stored after all: what the cache says may be too old from now on.
+            await self._distrust(device_id)
+            raise
+        self._write_latency.observe(perf_counter() - began)
+        try:
+            self._limiter.settle(hits, await self._cache.record(submission, hits))
+        except StoreUnavailableError:
+            _log.debug("latest_not_cached", device_id=device_id)
+        event = Event(
+            f"{device_id}-{written_us}",
+            TELEMETRY_SUBMITTED,
+            written_us // 1000,
+            key.user_id,
+            device_id,
+            details,
+        )
+        self._submitted(event, key.key_id)
+
+    async def _distrust(self, device_id: int) -> None:
+        try:
+            await self._cache.drop_latest(device_id, self._write_clock.next_us())
+        except IoTFlowError:
+            _log.warning("latest_not_dropped", device_id=device_id)
+
+
+class _Batch:
+    """What is gathered from the records of a batch."""
+
+    def __init__(self) -> None:
+        # Of repeats within the batch the last stays.
+        self.points: dict[tuple[int, str], Point] = {}
+        self.rejected: list[Rejection] = []
+        self.accepted = 0
+        self._records = 0
+        self._metadata: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        reading: Reading,
+        timestamp_ms: int,
+        values: Sequence[tuple[str, Value, str]],
+        rejected: Sequence[Rejection],
+    ) -> None:
+        self.rejected += rejected
+        self.accepted += len(values)
+        self._records += bool(values)
+        for name, value, unit in values:
+            self.points[timestamp_ms, name] = Point(timestamp_ms, name, value, unit)
+        if reading.metadata and values:
+            self._metadata.append({"timestamp_ms": timestamp_ms, "metadata": reading.metadata})
+
+    def details(self) -> dict[str, Any]:
+        """The event's: names, counts, the range, and metadata as far as it has room."""
+        times = [timestamp_ms for timestamp_ms, _ in self.points]
+        details: dict[str, Any] = {
+            "measurements": sorted({name for _, name in self.points}),
+            "count": len(self.points),
+            "records": self._records,
+            "first_ms": min(times),
+            "last_ms": max(times),
+        }
+        if self._metadata:
+            if len(msgspec.json.encode(self._metadata)) <= MAX_BATCH_METADATA_BYTES:
+                details["metadata"] = self._metadata
+            else:
+                details["metadata_omitted"] = len(self._metadata)
+        return details

@@ -1,0 +1,353 @@
+"""/telemetry: points in and out over HTTP."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from iotflow.domain.callers import Caller, DeviceCaller
+from iotflow.domain.times import TimeRange, format_ms
+from iotflow.errors import InvalidInputError, NotAllowedError
+from iotflow.http.authentication import CurrentCaller, CurrentUser, device_key_scheme
+from iotflow.http.hot_routes import as_endpoint
+from iotflow.http.responses import problems
+from iotflow.http.runtime import RuntimeDep
+from iotflow.runtime import Runtime
+from iotflow.stores.telemetry.protocol import (
+    FleetHistoryQuery,
+    FleetPageKey,
+    HistoryQuery,
+    Order,
+    PageKey,
+)
+from iotflow.telemetry import history, hot, lttb, schemas
+from iotflow.telemetry.aggregates import AggregateQuery, Aggregation
+from iotflow.telemetry.latest import latest_document
+from iotflow.telemetry.ranges import resolve_range
+from iotflow.telemetry.windows import parse_window, parse_zone
+
+router = APIRouter(prefix="/telemetry", tags=["telemetry"])
+
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+_encode = msgspec.json.Encoder().encode
+_MAX_USER_DEVICES = 10_000
+_RECEIPTS: dict[int | str, dict[str, Any]] = {
+    201: {"model": schemas.ReceiptOut, "description": "All is stored"},
+    207: {"model": schemas.ReceiptOut, "description": "Some is stored; `rejected` names the rest"},
+}
+_INGEST_PROBLEMS = problems(400, 401, 403, 413, 415, 422, 429, 503)
+
+
+def _body_of(**content: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}
+
+
+router.add_api_route(
+    "",
+    as_endpoint(hot.submit),
+    methods=["POST"],
+    name="submit_telemetry",
+    status_code=201,
+    response_model=None,
+    responses=_RECEIPTS | _INGEST_PROBLEMS,
+    dependencies=[device_key_scheme],
+    description=(
+        "Store the measurements of one moment. What is accepted is durable when the answer "
+        "comes. Send a `timestamp`: then sending again after a lost answer changes nothing."
+    ),
+    openapi_extra=_body_of(
+        **{
+            "application/json": {
+                "schema": schemas.SUBMISSION,
+                "example": schemas.SUBMISSION_EXAMPLE,
+            }
+        }
+    ),
+)
+router.add_api_route(
+    "/batch",
+    as_endpoint(hot.submit_batch),
+    methods=["POST"],
+    name="submit_telemetry_batch",
+    status_code=201,
+    response_model=None,
+    responses=_RECEIPTS | _INGEST_PROBLEMS,
+    dependencies=[device_key_scheme],
+    description=(
+        "Store up to 5,000 records or 20,000 points at once, as JSON or as NDJSON (a record a "
+        "line). A bad record never costs another. `Content-Encoding: gzip` is welcome."
+    ),
+    openapi_extra=_body_of(
+        **{
+            "application/json": {"schema": schemas.BATCH, "example": schemas.BATCH_EXAMPLE},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        }
+    ),
+)
+
+
+@router.get(
+    "/latest",
+    response_model=schemas.LatestManyOut,
+    responses=problems(401, 403, 404, 422, 429, 503),
+)
+async def latest_of_many(
+    query: Annotated[schemas.LatestManyParameters, Query()],
+    caller: CurrentCaller,
+    runtime: RuntimeDep,
+) -> Response:
+    """The newest values of several devices. One that has sent nothing has a null timestamp."""
+    device_ids = list(dict.fromkeys(query.device_id))
+    await runtime.devices.require_readable(caller, device_ids)
+    found = await runtime.latest.of_many(device_ids)
+    items = [latest_document(device_id, latest.points) for device_id, latest in found.items()]
+    return _json({"items": items, "next_cursor": None})
+
+
+@router.get(
+    "/user/{user_id}",
+    response_model=schemas.FleetHistoryOut,
+    responses=problems(401, 404, 422, 429, 503),
+)
+async def user_history(
+    user_id: Id,
+    query: Annotated[schemas.FleetHistoryParameters, Query()],
+    caller: CurrentUser,
+    runtime: RuntimeDep,
+) -> Response:
+    """Points of all devices of a user, newest first."""
+    caller.require_self_or_admin(user_id)
+    filters: list[Any] = ["user", user_id]
+    within, after, start_time, end_time = _page_of(runtime, filters, query, FleetPageKey)
+    names = await runtime.devices.names(user_id, _MAX_USER_DEVICES)
+    with runtime.metrics.store("telemetry", "fleet_history").timed():
+        page = await runtime.telemetry.fleet_history(
+            FleetHistoryQuery(tuple(names), within, query.limit, after)
+        )
+    cursor = None
+    if page.more:
+        last = page.items[-1]
+        key = FleetPageKey(last.point.timestamp_ms, last.device_id, last.point.measurement)
+        cursor = runtime.range_cursors.encode(filters, within, start_time, end_time, key)
+    found = history.fleet_rows(page.items, names)
+    return _json(_history_document("user_id", user_id, within, found, cursor))
+
+
+@router.get(
+    "/{device_id}",
+    response_model=schemas.HistoryOut,
+    responses={
+        200: {
+            "content": {
+                "text/csv": {"schema": {"type": "string"}},
+                "application/x-ndjson": {"schema": {"type": "string"}},
+            },
+            "headers": {
+                "X-Next-Cursor": {
+                    "description": "The next page's cursor, for CSV and NDJSON",
+                    "schema": {"type": "string"},
+                }
+            },
+        },
+        **problems(401, 403, 404, 422, 429, 503),
+    },
+)
+async def device_history(
+    device_id: Id,
+    query: Annotated[schemas.HistoryParameters, Query()],
+    request: Request,
+    caller: CurrentCaller,
+    runtime: RuntimeDep,
+) -> Response:
+    """Points of a device in a range, as JSON, CSV or NDJSON (say which in Accept)."""
+    await runtime.devices.require_readable(caller, [device_id])
+    measurements = tuple(sorted(set(query.measurement)))
+    filters: list[Any] = ["device", device_id, measurements, query.order]
+    within, after, start_time, end_time = _page_of(runtime, filters, query, PageKey)
+    with runtime.metrics.store("telemetry", "history").timed():
+        page = await runtime.telemetry.history(
+            HistoryQuery(device_id, within, query.limit, Order(query.order), measurements, after)
+        )
+    cursor = None
+    if page.more:
+        key = PageKey(page.items[-1].timestamp_ms, page.items[-1].measurement)
+        cursor = runtime.range_cursors.encode(filters, within, start_time, end_time, key)
+    found = history.rows(page.items)
+    match _wanted(request):
+        case "text/csv":
+            return _stream(history.csv_text(found), "text/csv; charset=utf-8", cursor)
+        case "application/x-ndjson":
+            return _stream(history.ndjson(found), "application/x-ndjson", cursor)
+        case _:
+            return _json(_history_document("device_id", device_id, within, found, cursor))
+
+
+@router.get(
+    "/{device_id}/latest",
+    response_model=schemas.LatestOut,
+    responses={
+        200: {
+            "headers": {
+                "X-Cache": {
+                    "description": "hit, miss, or stale while the telemetry store is away",
+                    "schema": {"type": "string"},
+                }
+            }
+        },
+        **problems(401, 403, 404, 422, 429, 503),
+    },
+)
+async def device_latest(device_id: Id, caller: CurrentCaller, runtime: RuntimeDep) -> Response:
+    """The newest value of every measurement of a device, by the time of the event."""
+    await runtime.devices.require_readable(caller, [device_id])
+    latest = await runtime.latest.of(device_id)
+    return _json(latest_document(device_id, latest.points), {"X-Cache": latest.cache})
+
+
+@router.get(
+    "/{device_id}/aggregated",
+    response_model=schemas.WindowsOut | schemas.ChartOut,
+    responses=problems(401, 403, 404, 422, 429, 503),
+)
+async def device_aggregated(
+    device_id: Id,
+    query: Annotated[schemas.AggregateParameters, Query()],
+    caller: CurrentCaller,
+    runtime: RuntimeDep,
+) -> Response:
+    """Statistics by window (`aggregation`, `window`), or a range thinned for a chart (`points`)."""
+    await runtime.devices.require_readable(caller, [device_id])
+    within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
+    if query.points is not None:
+        return _json(await _chart(device_id, query, query.points, within, runtime))
+    if query.window is None or not query.aggregation:
+        raise InvalidInputError.of_field(
+            "window" if query.window is None else "aggregation",
+            "missing",
+            "Send aggregation and window (aggregation=mean&window=1h), or points (points=500).",
+        )
+    return _json(await _windows(device_id, query, query.window, within, runtime))
+
+
+@router.delete(
+    "/{device_id}",
+    response_model=schemas.DeletedOut,
+    responses=problems(401, 403, 404, 422, 429, 503),
+)
+async def delete_history(
+    device_id: Id,
+    query: Annotated[schemas.DeleteParameters, Query()],
+    caller: CurrentCaller,
+    runtime: RuntimeDep,
+) -> Response:
+    """Delete the points of a range: for good. Latest values are worked out anew."""
+    _require_user(caller)
+    await runtime.devices.require_readable(caller, [device_id])
+    within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
+    return _json({"deleted": await runtime.deletion.delete_range(device_id, within)})
+
+
+def _require_user(caller: Caller) -> None:
+    if isinstance(caller, DeviceCaller):
+        raise NotAllowedError("A device cannot delete its history; its owner can.")
+
+
+def _page_of(
+    runtime: Runtime,
+    filters: list[Any],
+    query: schemas.HistoryParameters | schemas.FleetHistoryParameters,
+    kind: type[Any],
+) -> tuple[TimeRange, Any, str | None, str | None]:
+    """The range of a page, the key it begins after, and the range as it was first written."""
+    if query.cursor is None:
+        within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
+        return within, None, query.start_time, query.end_time
+    within, position, after = runtime.range_cursors.decode(
+        filters, query.cursor, query.start_time, query.end_time, kind
+    )
+    return within, after, position.start_time, position.end_time
+
+
+def _history_document(
+    whose: str, identifier: int, within: TimeRange, found: Any, cursor: str | None
+) -> dict[str, Any]:
+    return {
+        whose: identifier,
+        "start_time": format_ms(within.start_ms),
+        "end_time": format_ms(within.end_ms),
+        "count": len(found),
+        "truncated": cursor is not None,
+        "next_cursor": cursor,
+        "data": found,
+    }
+
+
+async def _windows(
+    device_id: int,
+    query: schemas.AggregateParameters,
+    window: str,
+    within: TimeRange,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    wanted = tuple(dict.fromkeys(query.aggregation))
+    found = await runtime.aggregates.windows(
+        AggregateQuery(
+            device_id,
+            query.field,
+            within,
+            parse_window(window),
+            parse_zone(query.timezone),
+            wanted,
+            fill=query.fill == "null",
+        )
+    )
+    data = [
+        {"timestamp": format_ms(stats.start_ms), Aggregation.COUNT.value: stats.count}
+        | {aggregation.value: stats.value(aggregation) for aggregation in wanted}
+        for stats in found
+    ]
+    return {"device_id": device_id, "field": query.field, "window": window, "data": data}
+
+
+async def _chart(
+    device_id: int,
+    query: schemas.AggregateParameters,
+    points: int,
+    within: TimeRange,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    if query.window is not None or query.aggregation:
+        raise InvalidInputError.of_field(
+            "points", "conflicting", "Send points, or aggregation and window; not both."
+        )
+    samples = await runtime.aggregates.samples(device_id, query.field, within)
+    thinned = lttb.thin(samples, points)
+    return {
+        "device_id": device_id,
+        "field": query.field,
+        "points": len(thinned),
+        "data": [
+            {"timestamp": format_ms(sample.timestamp_ms), "value": sample.value}
+            for sample in thinned
+        ],
+    }
+
+
+def _wanted(request: Request) -> str:
+    """The first media type of Accept that we have; JSON where it names none."""
+    for each in request.headers.get("accept", "").split(","):
+        media_type = each.partition(";")[0].strip().lower()
+        if media_type in ("text/csv", "application/x-ndjson", "application/json"):
+            return media_type
+    return "application/json"
+
+
+def _json(document: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encode(document), media_type="application/json", headers=headers)
+
+
+def _stream(chunks: Iterator[bytes], media_type: str, cursor: str | None) -> Response:
+    headers = {"X-Next-Cursor": cursor} if cursor else None
+    return StreamingResponse(chunks, media_type=media_type, headers=headers)

@@ -1,0 +1,248 @@
+"""What telemetry looks like over HTTP."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, WithJsonSchema
+
+from iotflow.http.pagination import Cursor
+from iotflow.http.schemas import Model, Query
+from iotflow.telemetry.aggregates import Aggregation
+from iotflow.telemetry.verdicts import MAX_NAME_LENGTH
+
+Name = Annotated[
+    str,
+    StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[A-Za-z][A-Za-z0-9_./-]{0,63}$"),
+]
+TimeText = Annotated[
+    str | None,
+    Field(
+        max_length=64,
+        description="RFC 3339 with an offset, epoch milliseconds, or relative: -24h, -15m, now",
+    ),
+]
+DeviceId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+JsonValue = Annotated[
+    float | int | bool | str,
+    WithJsonSchema({"type": ["number", "boolean", "string"]}),
+]
+
+
+class RangeQuery(Query):
+    start_time: TimeText = None
+    end_time: TimeText = None
+
+
+class HistoryParameters(RangeQuery):
+    measurement: Annotated[list[Name], Field(max_length=64)] = Field(default_factory=list[str])
+    limit: Annotated[int, Field(ge=1, le=10_000, description="Points on a page")] = 100
+    order: Literal["asc", "desc"] = "desc"
+    cursor: Cursor = None
+
+
+class FleetHistoryParameters(RangeQuery):
+    limit: Annotated[int, Field(ge=1, le=10_000, description="Points on a page")] = 100
+    cursor: Cursor = None
+
+
+class LatestManyParameters(Query):
+    device_id: Annotated[list[DeviceId], Field(min_length=1, max_length=500)]
+
+
+class AggregateParameters(RangeQuery):
+    field: Name
+    aggregation: Annotated[list[Aggregation], Field(max_length=7)] = Field(
+        default_factory=list[Aggregation]
+    )
+    window: Annotated[str | None, Field(description="15m, 6h, 1d, 1w, 1mo", max_length=16)] = None
+    timezone: Annotated[str, Field(description="An IANA time zone", max_length=64)] = "UTC"
+    fill: Literal["none", "null"] = "none"
+    points: Annotated[
+        int | None,
+        Field(ge=3, le=10_000, description="Thin the range to so many points, instead of windows"),
+    ] = None
+
+
+class DeleteParameters(Query):
+    start_time: Annotated[str, Field(max_length=64)]
+    end_time: Annotated[str, Field(max_length=64)]
+
+
+class Rejected(Model):
+    measurement: Annotated[str | None, Field(description="null where a whole record was refused")]
+    code: str
+    message: str
+    index: Annotated[int | None, Field(description="The record's place in a batch")] = None
+
+
+class ReceiptOut(Model):
+    """What became of a submission. What was accepted is durable."""
+
+    device_id: int
+    timestamp: str
+    accepted: Annotated[int, Field(description="Measurements that are stored")]
+    rejected: list[Rejected]
+
+
+class HistoryPoint(Model):
+    timestamp: str
+    measurement_name: str
+    value: JsonValue
+    unit: str | None
+
+
+class HistoryOut(Model):
+    device_id: int
+    start_time: str
+    end_time: str
+    count: int
+    truncated: Annotated[bool, Field(description="Whether the range holds more points")]
+    next_cursor: str | None
+    data: list[HistoryPoint]
+
+
+class FleetPoint(HistoryPoint):
+    device_id: int
+    device_name: str
+
+
+class FleetHistoryOut(Model):
+    user_id: int
+    start_time: str
+    end_time: str
+    count: int
+    truncated: bool
+    next_cursor: str | None
+    data: list[FleetPoint]
+
+
+class LatestMeasurement(Model):
+    value: JsonValue
+    unit: str | None
+    timestamp: str
+
+
+class LatestOut(Model):
+    device_id: int
+    timestamp: Annotated[str | None, Field(description="That of the newest point")]
+    data: dict[str, JsonValue]
+    measurements: dict[str, LatestMeasurement]
+
+
+class LatestManyOut(Model):
+    items: list[LatestOut]
+    next_cursor: None = None
+
+
+class WindowOut(Model):
+    """A window: its calendar start, how many points it holds, and what was asked for."""
+
+    timestamp: str
+    count: int | None = None
+    mean: float | None = None
+    sum: float | None = None
+    min: float | None = None
+    max: float | None = None
+    first: JsonValue | None = None
+    last: JsonValue | None = None
+
+
+class ChartPoint(Model):
+    timestamp: str
+    value: float
+
+
+class WindowsOut(Model):
+    device_id: int
+    field: str
+    window: str
+    data: list[WindowOut]
+
+
+class ChartOut(Model):
+    device_id: int
+    field: str
+    points: int
+    data: list[ChartPoint]
+
+
+class DeletedOut(Model):
+    deleted: Annotated[int | None, Field(description="null where the store cannot know")]
+
+
+class NothingAcceptedOut(Model):
+    """The problem document of a submission of which nothing could be stored."""
+
+    accepted: Literal[0]
+    rejected: list[Rejected]
+
+
+Document = dict[str, Any]
+
+_VALUE: Document = {
+    "oneOf": [
+        {"type": "number"},
+        {"type": "boolean"},
+        {"type": "string", "maxLength": 1024},
+        {
+            "type": "object",
+            "properties": {
+                "value": {"type": ["number", "boolean", "string"]},
+                "unit": {"type": ["string", "null"], "maxLength": 32},
+            },
+            "required": ["value"],
+            "additionalProperties": False,
+        },
+    ]
+}
+_TIMESTAMP: Document = {
+    "description": "RFC 3339 with an offset, or epoch milliseconds",
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "integer", "minimum": 100_000_000_000, "maximum": 253_402_300_799_999},
+    ],
+}
+_RECORD: Document = {
+    "data": {
+        "type": "object",
+        "description": "1 to 256 measurements by name",
+        "minProperties": 1,
+        "maxProperties": 256,
+        "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9_./-]{0,63}$"},
+        "additionalProperties": _VALUE,
+    },
+    "timestamp": _TIMESTAMP,
+    "metadata": {
+        "type": ["object", "null"],
+        "description": "Anything up to 16 KiB; it goes to the event, not to the points",
+    },
+}
+SUBMISSION: Document = {
+    "type": "object",
+    "properties": _RECORD | {"timestamp": {"anyOf": [*_TIMESTAMP["anyOf"], {"type": "null"}]}},
+    "required": ["data"],
+    "additionalProperties": False,
+}
+RECORD: Document = {
+    "type": "object",
+    "properties": _RECORD,
+    "required": ["data", "timestamp"],
+    "additionalProperties": False,
+}
+BATCH: Document = {
+    "type": "object",
+    "properties": {"records": {"type": "array", "minItems": 1, "maxItems": 5000, "items": RECORD}},
+    "required": ["records"],
+    "additionalProperties": False,
+}
+
+SUBMISSION_EXAMPLE: Document = {
+    "data": {"temperature": 23.5, "door_open": True, "co2": {"value": 612, "unit": "ppm"}},
+    "timestamp": "2026-01-31T14:30:00Z",
+    "metadata": {"battery": "ok"},
+}
+BATCH_EXAMPLE: Document = {
+    "records": [
+        {"timestamp": "2026-01-31T14:30:00Z", "data": {"temperature": 23.5}},
+        {"timestamp": "2026-01-31T14:31:00Z", "data": {"temperature": 23.6}},
+    ]
+}
