@@ -1,0 +1,141 @@
+"""Reading without holding up the event loop, and without waiting for the interpreter's lock.
+
+A statement gives that lock away at every row, and next to a busy loop a thread waits for it
+again for up to the switch interval each time (see upserts.py). So:
+
+* A small statement runs right on the event loop, on a connection of its own. A progress handler
+  ends it when it turns out not to be small.
+* Any other runs in a thread, once, up to its first row; everything is materialised by then, with
+  the lock given away. Its rows are then fetched on the loop, in slices.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from itertools import starmap
+from typing import Any, TypeVar
+
+from iotflow.errors import OverloadedError
+from iotflow.stores.telemetry.sqlite.connections import (
+    is_busy,
+    is_interrupted,
+    translated,
+)
+
+T = TypeVar("T")
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+SMALL_STEPS = 60_000
+"""Instructions of SQLite's virtual machine, each some 12 ns, that the event loop is held up."""
+
+_STEPS_A_CALL = 10_000
+# Between two looks at whether anybody still waits for a large statement: some 50 ms.
+_STEPS_A_LOOK = 4_000_000
+_SLICE_ROWS = 500
+
+
+class Readers:
+    """Reads on the `inline` connection, or on one of `pool`, each with a thread.
+
+    At most `max_waiting` large statements wait for a thread; more raise OverloadedError.
+    """
+
+    def __init__(
+        self, inline: sqlite3.Connection, pool: Sequence[sqlite3.Connection], max_waiting: int
+    ) -> None:
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._steps_left = 0
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._inline = inline
+        self._inline.set_progress_handler(self._is_not_small, _STEPS_A_CALL)
+        self._threads = len(pool)
+        self._executor = ThreadPoolExecutor(
+            len(pool), thread_name_prefix="iotflow-telemetry-reader"
+        )
+        self._free: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
+        for connection in pool:
+            self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """End what is running and close all connections."""
+        self._closing = True
+        self._inline.close()
+        for _ in range(self._threads):
+            (await self._free.get()).close()
+        self._executor.shutdown(wait=False)
+
+    async def rows(self, sql: str, parameters: Parameters, convert: Callable[..., T]) -> list[T]:
+        """Each row of a SELECT as `convert(*columns)`.
+
+        Raises:
+            StoreUnavailableError: the file cannot be read.
+            OverloadedError: too many large statements wait.
+        """
+        found = self.small(sql, parameters, convert)
+        return await self.large(sql, parameters, convert) if found is None else found
+
+    def small(self, sql: str, parameters: Parameters, convert: Callable[..., T]) -> list[T] | None:
+        """`rows` at once, or None where it would take more than SMALL_STEPS."""
+        self._steps_left = SMALL_STEPS // _STEPS_A_CALL
+        try:
+            rows = self._inline.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            if is_interrupted(error) or is_busy(error):
+                return None
+            raise translated(error) from error
+        return list(starmap(convert, rows))
+
+    def _is_not_small(self) -> bool:
+        self._steps_left -= 1
+        return self._steps_left < 0
+
+    async def large(self, sql: str, parameters: Parameters, convert: Callable[..., T]) -> list[T]:
+        """`rows` in a thread. Ends the statement soon where its caller is cancelled."""
+        connection = await self._free_connection()
+        wanted = True
+        connection.set_progress_handler(lambda: self._closing or not wanted, _STEPS_A_LOOK)
+        job = self._executor.submit(connection.execute, _materialised(sql), parameters)
+        try:
+            found: list[T] = []
+            with closing(await asyncio.wrap_future(job)) as cursor:
+                while rows := cursor.fetchmany(_SLICE_ROWS):
+                    found += starmap(convert, rows)
+                    await asyncio.sleep(0)
+            return found
+        except sqlite3.Error as error:
+            raise translated(error) from error
+        finally:
+            wanted = False
+            self._give_back(connection, job)
+
+    async def _free_connection(self) -> sqlite3.Connection:
+        if self._free.empty() and self._waiting >= self._max_waiting:
+            raise OverloadedError("reading")
+        self._waiting += 1
+        try:
+            return await self._free.get()
+        finally:
+            self._waiting -= 1
+
+    def _give_back(self, connection: sqlite3.Connection, job: Future[sqlite3.Cursor]) -> None:
+        """Free a connection, if its caller was cancelled only after its statement ended."""
+        if job.done():
+            self._free.put_nowait(connection)
+            return
+
+        def ended(job: Future[Any]) -> None:
+            if not job.cancelled() and job.exception() is None:
+                job.result().close()
+            with suppress(RuntimeError):  # the loop is closed: nobody will read again
+                self._loop.call_soon_threadsafe(self._free.put_nowait, connection)
+
+        job.add_done_callback(ended)
+
+
+def _materialised(sql: str) -> str:
+    """The same rows in the same order, all of them found before the first is given out."""
+    return f"WITH found AS MATERIALIZED ({sql}) SELECT * FROM found"  # noqa: S608
