@@ -10,6 +10,7 @@ import structlog
 
 from iotflow.domain.clock import Lane
 from iotflow.errors import StoreUnavailableError
+from iotflow.pipeline.backoff import pause
 from iotflow.stores.registry.protocol import Registry
 
 _LEASE = timedelta(seconds=30)
@@ -84,7 +85,7 @@ class LaneLease:
                 _log.warning("lane_not_renewed")
             if held:
                 self.first_attempt.set()
-            await _wait(stop, _RENEW_S if held else _RETRY_S)
+            await pause(stop, _RENEW_S if held else _RETRY_S)
 
     async def _renew(self) -> bool:
         if self._lane is None:
@@ -100,11 +101,3 @@ class LaneLease:
 
     def _extend(self, asked: float) -> None:
         self._valid_until = asked + _LEASE.total_seconds() - _MARGIN_S
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass

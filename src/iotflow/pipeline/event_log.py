@@ -1,0 +1,128 @@
+"""Writes queued events to the event store, in batches."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from iotflow.domain.events import Event
+from iotflow.errors import StoreUnavailableError
+from iotflow.pipeline.backoff import Backoff, pause
+from iotflow.pipeline.queue import BoundedQueue, closed_by
+from iotflow.stores.events.protocol import EventStore
+
+_log = structlog.get_logger(__name__)
+
+# A batch that has failed so often in ways nobody foresaw is searched for the event at fault.
+_CRASHES_BEFORE_SEARCH = 3
+
+
+class EventLogWorker:
+    """Reads a queue of events until `stop`, then drains it.
+
+    While the store is away the batch at hand is kept and tried again; behind it the queue
+    fills and drops its oldest. An unforeseen error ends `run`, for the supervisor to see and
+    restart; the batch is kept then too. If the same batch has ended it three times, each event
+    the store will not take by itself is given up and counted in `rejected`.
+
+    `written` counts events that the store has, `failed_attempts` batches refused because the
+    store was away, `lost_at_stop` what was left when `run` ended after `stop`.
+    """
+
+    def __init__(
+        self,
+        queue: BoundedQueue[Event],
+        store: EventStore,
+        *,
+        batch: int = 500,
+        linger_s: float = 0.2,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.written = 0
+        self.failed_attempts = 0
+        self.rejected = 0
+        self.lost_at_stop = 0
+        self._queue = queue
+        self._store = store
+        self._batch_size = batch
+        self._linger_s = linger_s
+        self._backoff = backoff or Backoff()
+        self._batch: Sequence[Event] = ()
+        self._crashes = 0
+        self._away = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """A supervised worker."""
+        try:
+            async with closed_by(stop, self._queue):
+                while batch := self._batch or await self._next_batch():
+                    self._batch = batch
+                    await self._write(batch, stop)
+                    self._batch = ()
+        finally:
+            if stop.is_set():
+                self._tell_lost()
+
+    async def _next_batch(self) -> list[Event]:
+        return await self._queue.get_batch(self._batch_size, self._linger_s)
+
+    async def _write(self, batch: Sequence[Event], stop: asyncio.Event) -> None:
+        while True:
+            try:
+                await self._append(batch)
+            except StoreUnavailableError:
+                self._tell_away()
+                await pause(stop, self._backoff.next_s())
+                if stop.is_set():
+                    self._backoff.reset()  # little time is left: short delays only
+            else:
+                break
+        self._tell_back()
+        self._backoff.reset()
+        self._crashes = 0
+
+    async def _append(self, batch: Sequence[Event]) -> None:
+        try:
+            await self._store.append(batch)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            self._crashes += 1
+            if self._crashes < _CRASHES_BEFORE_SEARCH:
+                raise
+            await self._append_halves(batch, error)
+        else:
+            self.written += len(batch)
+
+    async def _append_halves(self, batch: Sequence[Event], error: Exception) -> None:
+        """Store all of a batch but the events at fault. Storing one twice changes nothing."""
+        if len(batch) == 1:
+            self.rejected += 1
+            _log.error("event_rejected", event_id=batch[0].id, error=type(error).__name__)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            try:
+                await self._store.append(half)
+            except StoreUnavailableError:
+                raise
+            except Exception as half_error:
+                await self._append_halves(half, half_error)
+            else:
+                self.written += len(half)
+
+    def _tell_away(self) -> None:
+        self.failed_attempts += 1
+        if not self._away:
+            self._away = True
+            _log.warning("event_store_away", waiting=len(self._batch) + self._queue.depth)
+
+    def _tell_back(self) -> None:
+        if self._away:
+            self._away = False
+            _log.info("event_store_back", dropped=self._queue.dropped)
+
+    def _tell_lost(self) -> None:
+        self.lost_at_stop = len(self._batch) + self._queue.depth
+        if self.lost_at_stop:
+            _log.warning("events_lost_at_stop", events=self.lost_at_stop)
