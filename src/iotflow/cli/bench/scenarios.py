@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import httpx
 import msgspec
@@ -185,10 +186,11 @@ def _day_of_minutes() -> dict[str, object]:
     }
 
 
-def _expect(response: httpx.Response, status: int) -> dict[str, object] | object:
+def _expect(response: httpx.Response, status: int) -> dict[str, Any]:
     if response.status_code != status:
         raise SetupFailedError(
             f"{response.request.method} {response.request.url.path} answered "
             f"{response.status_code} instead of {status}: {response.text[:300]}"
         )
-    return response.json()
+    answer: dict[str, Any] = response.json()
+    return answer

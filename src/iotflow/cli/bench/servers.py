@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class _Launch:
 
 
 @contextlib.contextmanager
-def uvicorn_server(name: str, app: str, directory: Path, *flags: str) -> Iterator[Server]:
+def uvicorn_server(name: str, app: str, directory: Path, *flags: str) -> Generator[Server]:
     """An ASGI app on one uvicorn worker, with the loop and parser that IoTFlow runs on."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), *_UVICORN, *flags]
@@ -80,7 +80,7 @@ def uvicorn_server(name: str, app: str, directory: Path, *flags: str) -> Iterato
 @contextlib.contextmanager
 def iotflow_server(
     name: str, directory: Path, settings: Mapping[str, str], *, configured: bool
-) -> Iterator[Server]:
+) -> Generator[Server]:
     """`iotflow serve` without rate limits, its data under `directory`.
 
     With `configured` it inherits the caller's IOTFLOW_ settings and so its stores;
@@ -113,7 +113,7 @@ def _environment(own: Mapping[str, str], *, configured: bool) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _running(launch: _Launch) -> Iterator[Server]:
+def _running(launch: _Launch) -> Generator[Server]:
     with launch.log_file.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - the command is this program's own
             launch.command,
