@@ -52,6 +52,14 @@ class KeyAuthenticator:
         self._revoked: LocalCache[str, bool] = LocalCache(_CAPACITY, _REVOKED_TTL_S, monotonic)
         self._lookups: SingleFlight[str, KeyRecord | None] = SingleFlight()
 
+    @property
+    def local_hits(self) -> int:
+        return self._heard.hits + self._unheard.hits
+
+    @property
+    def local_misses(self) -> int:
+        return self._heard.misses + self._unheard.misses
+
     def known(self, key: str) -> KeyRecord | None:
         """The record of a key that this process has seen lately and that may be used; no waiting.
 

@@ -4,7 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from iotflow.devices.bulk import bulk_result, judge_registration
 from iotflow.devices.schemas import (
+    BulkOut,
+    BulkRegistration,
     CredentialsOut,
     DeviceListQuery,
     DeviceOut,
@@ -20,12 +23,14 @@ from iotflow.devices.schemas import (
     OwnStatusOut,
     RegisteredDeviceOut,
 )
+from iotflow.errors import FieldError
 from iotflow.http.authentication import CurrentDevice, CurrentUser
+from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.stores.registry.protocol import DeviceQuery, NewDevice
 
-router = APIRouter(prefix="/devices", tags=["devices"])
+router = APIRouter(prefix=f"{API}/devices", tags=["devices"])
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
@@ -39,6 +44,33 @@ async def register_device(
     """Register a device. The answer shows its API key, this once."""
     new = NewDevice(user_id=caller.user.id, **body.model_dump())
     return RegisteredDeviceOut.of(await runtime.devices.register(new))
+
+
+@router.post(
+    "/bulk",
+    status_code=201,
+    response_model_exclude_unset=True,
+    responses={
+        207: {"model": BulkOut, "description": "Some are registered; the others say why not"},
+        **problems(400, 401, 413, 415, 422, 429, 503),
+    },
+)
+async def register_devices(
+    body: BulkRegistration, caller: CurrentUser, runtime: RuntimeDep, response: Response
+) -> BulkOut:
+    """Register up to 1,000 devices. Each is judged by itself: a bad one costs no other."""
+    judged = [judge_registration(raw, caller.user.id) for raw in body.devices]
+    registered = iter(
+        await runtime.devices.register_many([new for new in judged if isinstance(new, NewDevice)])
+    )
+    if not all(isinstance(each, NewDevice) for each in judged):
+        response.status_code = 207
+    return BulkOut(
+        results=[
+            bulk_result(index, each if isinstance(each, FieldError) else next(registered))
+            for index, each in enumerate(judged)
+        ]
+    )
 
 
 @router.get("", responses=problems(401, 422, 429, 503))

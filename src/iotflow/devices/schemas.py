@@ -1,8 +1,8 @@
 """What devices look like over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, WithJsonSchema, field_validator
 
 from iotflow.devices.service import DeviceView, RegisteredDevice
 from iotflow.domain.devices import ApiKey, Device, DeviceStatus
@@ -29,6 +29,17 @@ class DeviceRegistration(Body):
     firmware_version: Text64 | None = None
     hardware_version: Text64 | None = None
     labels: Labels = Field(default_factory=dict[str, str])
+
+
+MAX_BULK = 1000
+# Each is judged by itself, so that a bad one costs no other; the document names its schema.
+_UnjudgedRegistration = Annotated[
+    Any, WithJsonSchema({"$ref": "#/components/schemas/DeviceRegistration"})
+]
+
+
+class BulkRegistration(Body):
+    devices: Annotated[list[_UnjudgedRegistration], Field(min_length=1, max_length=MAX_BULK)]
 
 
 class KeyRotation(Body):
@@ -155,6 +166,20 @@ class RegisteredDeviceOut(Model):
     def of(cls, registered: RegisteredDevice) -> "RegisteredDeviceOut":
         view = DeviceView(registered.device, is_online=False)
         return cls(device=DeviceOut.of(view), api_key=registered.api_key)
+
+
+class BulkResultOut(Model):
+    """A device and its key, or `code` and `message` where it was refused."""
+
+    index: Annotated[int, Field(description="The device's place in the request")]
+    device: DeviceOut | None = None
+    api_key: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class BulkOut(Model):
+    results: list[BulkResultOut]
 
 
 class DevicesOut(Model):

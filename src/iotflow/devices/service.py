@@ -74,11 +74,23 @@ class Devices:
 
     async def register(self, new: NewDevice) -> RegisteredDevice:
         """Create a device with its first key."""
-        secret = new_secret(DEVICE_KEY_PREFIX)
-        key = NewKey(secret.digest, secret.prefix)
-        device = await self._registry.create_device(new, key, self._now())
-        self._audit("device.registered", device, {"name": device.name})
-        return RegisteredDevice(device, secret.secret)
+        return (await self.register_many([new]))[0]
+
+    async def register_many(self, new: Sequence[NewDevice]) -> list[RegisteredDevice]:
+        """Create devices, each with its first key: all of them or, with an error, none."""
+        if not new:
+            return []
+        secrets = [new_secret(DEVICE_KEY_PREFIX) for _ in new]
+        keys = [NewKey(secret.digest, secret.prefix) for secret in secrets]
+        created = await self._registry.create_devices(
+            list(zip(new, keys, strict=True)), self._now()
+        )
+        for device in created:
+            self._audit("device.registered", device, {"name": device.name})
+        return [
+            RegisteredDevice(device, secret.secret)
+            for device, secret in zip(created, secrets, strict=True)
+        ]
 
     async def get(self, caller: Caller, device_id: int) -> DeviceView:
         """Raises NotFoundError."""

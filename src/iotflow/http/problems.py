@@ -140,7 +140,7 @@ def _invalid_input(request: Request, error: RequestValidationError) -> IoTFlowEr
         return errors.UnreadableBodyError("The body is not valid JSON. Send UTF-8 encoded JSON.")
     if any(tuple(each["loc"]) == ("body",) for each in found) and not _is_json(request):
         return errors.UnsupportedMediaError("Send the body as Content-Type: application/json.")
-    fields = tuple(_field_error(each) for each in found)
+    fields = tuple(field_error(each) for each in found)
     return errors.InvalidInputError(
         "; ".join(f"{each.field}: {each.message}" for each in fields[:3]), errors=fields
     )
@@ -151,7 +151,8 @@ def _is_json(request: Request) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
-def _field_error(found: Mapping[str, Any]) -> FieldError:
+def field_error(found: Mapping[str, Any]) -> FieldError:
+    """A field at fault, from what pydantic found; the first part of its place says where it was."""
     location = [str(part) for part in found["loc"]]
     # "body", "query" and "path" say where; the caller thinks of the field alone.
     field = ".".join(location[1:]) or location[0]

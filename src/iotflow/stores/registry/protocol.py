@@ -5,7 +5,7 @@ deleted one never comes back; usernames and e-mail addresses are unique whatever
 case; all times are aware and in UTC; secrets come in as digests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -106,6 +106,12 @@ class Registry(Store, Protocol):
     # devices and keys
 
     async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device: ...
+
+    async def create_devices(
+        self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
+    ) -> list[Device]:
+        """Create devices, each with its first key, in one transaction; in the order given."""
+        ...
 
     async def device(self, device_id: int) -> Device | None: ...
 

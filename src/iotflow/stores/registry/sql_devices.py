@@ -1,5 +1,6 @@
 """Devices."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from iotflow.domain.devices import ApiKey, Device, DeviceStatus
 from iotflow.stores.registry.models import api_keys, devices
 from iotflow.stores.registry.protocol import DeviceQuery, NewDevice, NewKey
 from iotflow.stores.registry.sql_base import Connections
-from iotflow.stores.registry.sql_keys import insert_key, to_key
+from iotflow.stores.registry.sql_keys import insert_keys, to_key
 
 
 def to_device(row: Any, key: ApiKey | None) -> Device:
@@ -33,24 +34,21 @@ def to_device(row: Any, key: ApiKey | None) -> Device:
 
 class Devices(Connections):
     async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device:
-        row = {
-            "user_id": new.user_id,
-            "name": new.name,
-            "description": new.description,
-            "device_type": new.device_type,
-            "location": new.location,
-            "labels": new.labels,
-            "firmware_version": new.firmware_version,
-            "hardware_version": new.hardware_version,
-            "status": DeviceStatus.ACTIVE.value,
-            "created_at": now,
-            "updated_at": now,
-        }
+        return (await self.create_devices([(new, key)], now))[0]
+
+    async def create_devices(
+        self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
+    ) -> list[Device]:
         async with self.writing() as connection:
-            created = (
-                await connection.execute(insert(devices).values(row).returning(devices))
-            ).one()
-            return to_device(created, await insert_key(connection, created.id, key, now))
+            created = await connection.execute(
+                insert(devices).returning(devices, sort_by_parameter_order=True),
+                [_row(device, now) for device, _ in new],
+            )
+            rows = created.all()
+            keys = await insert_keys(
+                connection, [(row.id, key) for row, (_, key) in zip(rows, new, strict=True)], now
+            )
+        return [to_device(row, key) for row, key in zip(rows, keys, strict=True)]
 
     async def device(self, device_id: int) -> Device | None:
         async with self.reading() as connection:
@@ -85,6 +83,22 @@ class Devices(Connections):
         )
         async with self.reading() as connection:
             return {row.id: row.name for row in await connection.execute(statement)}
+
+
+def _row(new: NewDevice, now: datetime) -> dict[str, Any]:
+    return {
+        "user_id": new.user_id,
+        "name": new.name,
+        "description": new.description,
+        "device_type": new.device_type,
+        "location": new.location,
+        "labels": new.labels,
+        "firmware_version": new.firmware_version,
+        "hardware_version": new.hardware_version,
+        "status": DeviceStatus.ACTIVE.value,
+        "created_at": now,
+        "updated_at": now,
+    }
 
 
 def _page(query: DeviceQuery) -> Select[Any]:

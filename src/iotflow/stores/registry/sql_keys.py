@@ -1,7 +1,7 @@
 """Device keys: what they open, rotation, revocation, and when they were last used."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,18 +47,22 @@ def live(now: datetime) -> ColumnElement[bool]:
     return api_keys.c.revoked_at.is_(None) & or_(expires_at.is_(None), expires_at > now)
 
 
-async def insert_key(
-    connection: AsyncConnection, device_id: int, new: NewKey, now: datetime
-) -> ApiKey:
-    row = {
-        "device_id": device_id,
-        "digest": new.digest,
-        "prefix": new.prefix,
-        "created_at": now,
-        "expires_at": new.expires_at,
-    }
-    created = await connection.execute(insert(api_keys).values(row).returning(api_keys))
-    return to_key(created.one())
+async def insert_keys(
+    connection: AsyncConnection, new: Sequence[tuple[int, NewKey]], now: datetime
+) -> list[ApiKey]:
+    """Insert keys, each with the id of its device; returns them in the order given."""
+    rows = [
+        {
+            "device_id": device_id,
+            "digest": key.digest,
+            "prefix": key.prefix,
+            "created_at": now,
+            "expires_at": key.expires_at,
+        }
+        for device_id, key in new
+    ]
+    statement = insert(api_keys).returning(api_keys, sort_by_parameter_order=True)
+    return [to_key(row) for row in await connection.execute(statement, rows)]
 
 
 class Keys(Connections):
@@ -121,7 +125,7 @@ class Keys(Connections):
                 .where(or_(key.expires_at.is_(None), key.expires_at > others_end_at))
                 .values(expires_at=others_end_at)
             )
-            created = await insert_key(connection, device_id, new, now)
+            [created] = await insert_keys(connection, [(device_id, new)], now)
         return created, [other.digest for other in others]
 
     async def revoke_key(self, device_id: int, key_id: int, now: datetime) -> str | None:
