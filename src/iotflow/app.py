@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
@@ -16,7 +16,7 @@ from iotflow.health.router import router as health
 from iotflow.health.router import telemetry_router as telemetry_health
 from iotflow.http import problems
 from iotflow.http.hot_routes import HotRoutes
-from iotflow.http.middleware import Observe
+from iotflow.http.middleware import LimitBody, Observe
 from iotflow.http.queries import refuse_unknown_parameters
 from iotflow.http.responses import ProblemDocument
 from iotflow.observability.metrics import Metrics
@@ -67,16 +67,16 @@ def create_app(settings: Settings, on_ready: Callable[[Runtime], None] = lambda 
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
         lifespan=lifespan,
-        max_body_size=MAX_BODY_BYTES,
         separate_input_output_schemas=False,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        # The hot routes bound what they read themselves.
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
     _include_routers(app)
     problems.install(app)
     _add_problem_schema(app)
+    # The last one added runs first. The hot routes bound what they read themselves.
+    app.add_middleware(LimitBody, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(Observe, metrics=metrics, log=settings.log)
     app.add_middleware(HotRoutes, routes=HOT_ROUTES, metrics=metrics)
     return app
@@ -84,12 +84,9 @@ def create_app(settings: Settings, on_ready: Callable[[Runtime], None] = lambda 
 
 def _include_routers(app: FastAPI) -> None:
     checked = [Depends(refuse_unknown_parameters)]
-    api = APIRouter(prefix="/api/v1")
     # /telemetry/status stands before /telemetry/{device_id}.
-    for router in (accounts, devices, telemetry_health, telemetry):
-        api.include_router(router)
-    app.include_router(api, dependencies=checked)
-    app.include_router(health, dependencies=checked)
+    for router in (accounts, devices, telemetry_health, telemetry, health):
+        app.include_router(router, dependencies=checked)
 
 
 def _operation_id(route: APIRoute) -> str:

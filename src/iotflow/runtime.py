@@ -3,12 +3,11 @@
 Nothing else imports an adapter, and an adapter's driver is imported only when its URL is used.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-
-from filelock import FileLock, Timeout
 
 from iotflow.accounts.passwords import Passwords
 from iotflow.accounts.service import Accounts
@@ -16,11 +15,11 @@ from iotflow.accounts.tokens import AccessTokens
 from iotflow.devices.authentication import KeyAuthenticator
 from iotflow.devices.service import Devices
 from iotflow.domain.clock import DeviceClock, WriteClock
-from iotflow.errors import ConfigurationError
 from iotflow.health.service import Health
 from iotflow.health.watch import StoreWatch
 from iotflow.http.pagination import Cursors
 from iotflow.limits.limiter import RateLimiter
+from iotflow.observability.cache_metrics import cache_metrics
 from iotflow.observability.metrics import Metrics
 from iotflow.pipeline.lane import LaneLease
 from iotflow.pipeline.pipeline import Pipeline
@@ -90,7 +89,6 @@ async def open_runtime(settings: Settings, metrics: Metrics) -> AsyncGenerator[R
         ConfigurationError: a setting that cannot work. A store that is down raises nothing.
     """
     async with AsyncExitStack() as stack:
-        _lock_data_dir(settings, stack)
         stores = _create_stores(settings)
         for store in (stores.registry, stores.events, stores.cache, stores.telemetry):
             stack.push_async_callback(store.close)
@@ -104,25 +102,8 @@ async def open_runtime(settings: Settings, metrics: Metrics) -> AsyncGenerator[R
         runtime.health.draining = True
 
 
-def _lock_data_dir(settings: Settings, stack: AsyncExitStack) -> None:
-    """Embedded stores belong to one process; the lock goes with it, however it ends."""
-    if not _is_embedded(settings.store_url("telemetry")):
-        return
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(FileLock(settings.data_dir / "lock", timeout=0))
-    except Timeout:
-        raise ConfigurationError(
-            f"IOTFLOW_DATA_DIR: another process serves {settings.data_dir.resolve()}. "
-            "Stop it, or choose another directory."
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"IOTFLOW_DATA_DIR: cannot write to {settings.data_dir} ({error.strerror})"
-        ) from None
-
-
-def _is_embedded(url: str) -> bool:
+def is_embedded(url: str) -> bool:
+    """Whether a store lives in this process and its files, so that no other may share it."""
     return url.startswith(("sqlite:", "memory:", "none:"))
 
 
@@ -172,7 +153,7 @@ def _create_events(url: str) -> EventStore:
 def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Passwords) -> Runtime:
     now = time.time
     secret = settings.signing_secret()
-    exclusive = _is_embedded(settings.store_url("registry"))
+    exclusive = is_embedded(settings.store_url("registry"))
     slots = _EMBEDDED_SLOTS if exclusive else _SHARED_SLOTS
     lane = LaneLease(stores.registry, slots, exclusive=exclusive, now=now)
     pipeline = Pipeline(
@@ -250,13 +231,19 @@ def _add_workers(runtime: Runtime, lane: LaneLease) -> None:
     supervisor = runtime.supervisor
     for watch in runtime.health.watches:
         supervisor.add(f"watch_{watch.role}", watch.run)
-    supervisor.add("lane", lane.keep)
+    supervisor.add("lane", lambda stop: _keep_lane(runtime.health.watch("registry"), lane, stop))
     supervisor.add("revocations", runtime.keys.listen)
     runtime.pipeline.start(supervisor)
 
 
+async def _keep_lane(registry: StoreWatch, lane: LaneLease, stop: asyncio.Event) -> None:
+    # Asked any sooner, the registry would not be open yet.
+    await registry.first_attempt.wait()
+    await lane.keep(stop)
+
+
 def _add_metrics(runtime: Runtime, stores: Stores) -> None:
     runtime.metrics.add_source(runtime.pipeline.metrics)
-    runtime.metrics.add_source(lambda: cache_metrics(stores.cache))
+    runtime.metrics.add_source(lambda: cache_metrics(stores.cache.counters, runtime.keys))
     runtime.metrics.add_source(runtime.health.metrics)
     runtime.metrics.add_source(runtime.limiter.metrics)

@@ -17,8 +17,10 @@ from iotflow.domain.limits import RatePolicy
 from iotflow.errors import ConfigurationError
 
 PREFIX = "IOTFLOW_"
-# Read by the command line's clients, not by the server.
-CLIENT_VARIABLES = frozenset({"IOTFLOW_URL", "IOTFLOW_API_KEY", "IOTFLOW_TOKEN"})
+# Read by commands, not by the server.
+CLIENT_VARIABLES = frozenset(
+    {"IOTFLOW_URL", "IOTFLOW_API_KEY", "IOTFLOW_TOKEN", "IOTFLOW_ADMIN_PASSWORD"}
+)
 
 Role = Literal["registry", "telemetry", "cache", "events"]
 SCHEMES: dict[Role, frozenset[str]] = {

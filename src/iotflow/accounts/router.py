@@ -5,11 +5,12 @@ from fastapi import APIRouter, Request, Response
 from iotflow.accounts.schemas import Login, RefreshToken, Registration, Session, UserOut
 from iotflow.accounts.service import SignedIn
 from iotflow.http.authentication import CurrentUser
+from iotflow.http.paths import API
 from iotflow.http.requests import client_address
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(prefix=API, tags=["accounts"])
 
 
 @router.post("/auth/register", status_code=201, responses=problems(400, 409, 415, 422, 429, 503))

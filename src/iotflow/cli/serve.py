@@ -1,5 +1,6 @@
 """`iotflow serve`: the service in a process of its own."""
 
+import contextlib
 import gc
 import socket
 import sys
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from filelock import FileLock, Timeout
 
 from iotflow.app import create_app
 from iotflow.errors import ConfigurationError
 from iotflow.observability.logging import configure_logging
-from iotflow.runtime import Runtime
+from iotflow.runtime import Runtime, is_embedded
 from iotflow.settings import SCHEMES, Settings
 
 # How long requests under way may take once the service was told to stop.
@@ -39,7 +41,28 @@ def run(*, host: str | None, port: int | None, workers: int, data_dir: Path | No
 
     app = create_app(settings, on_ready=announce)
     config = uvicorn.Config(app, **_server_options())
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(listener))
+        _lock_data_dir(settings, stack)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _lock_data_dir(settings: Settings, stack: contextlib.ExitStack) -> None:
+    """Files of embedded stores belong to one process; the lock goes with it, however it ends."""
+    if not any(settings.store_url(role).startswith("sqlite:") for role in SCHEMES):
+        return
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FileLock(settings.data_dir / "lock", timeout=0))
+    except Timeout:
+        raise ConfigurationError(
+            f"IOTFLOW_DATA_DIR: another process serves {settings.data_dir.resolve()}. "
+            "Stop it, or choose another directory."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"IOTFLOW_DATA_DIR: cannot write to {settings.data_dir} ({error.strerror})"
+        ) from None
 
 
 def _server_options() -> dict[str, Any]:
@@ -94,11 +117,7 @@ def _where_data_lies(settings: Settings) -> str:
 
 
 def _why_one_worker(settings: Settings) -> str:
-    embedded = [
-        role
-        for role in SCHEMES
-        if settings.store_url(role).startswith(("sqlite:", "memory:", "none:"))
-    ]
+    embedded = [role for role in SCHEMES if is_embedded(settings.store_url(role))]
     return (
         "--workers: several processes cannot share embedded stores "
         f"({', '.join(embedded)}). Give these roles a server, or serve with one worker."

@@ -10,6 +10,7 @@ from iotflow.domain.callers import UserCaller
 from iotflow.errors import NotAuthenticatedError
 from iotflow.health.service import Database, Health, Status
 from iotflow.http.authentication import Bearer
+from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.http.schemas import Model
@@ -18,7 +19,7 @@ from iotflow.observability.metrics import CONTENT_TYPE
 from iotflow.runtime import Runtime
 
 router = APIRouter(tags=["service"])
-telemetry_router = APIRouter(prefix="/telemetry", tags=["service"])
+telemetry_router = APIRouter(prefix=f"{API}/telemetry", tags=["service"])
 
 
 class DatabaseOut(Model):

@@ -56,6 +56,10 @@ class Health:
         self._lane = lane
         self.draining = False
 
+    def watch(self, role: str) -> StoreWatch:
+        """The watch of a store's role."""
+        return self._watches[role]
+
     async def wait_for_first_attempts(self, seconds: float) -> None:
         """Until every store has been tried once, or the time is over."""
         try:

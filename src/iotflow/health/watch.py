@@ -6,6 +6,7 @@ from time import monotonic
 import structlog
 
 from iotflow.errors import IoTFlowError
+from iotflow.pipeline.backoff import pause
 from iotflow.stores.lifecycle import Store
 
 _PING_EVERY_S = 2.0
@@ -32,11 +33,7 @@ class StoreWatch:
                 self._note(await self._answers())
             finally:
                 self.first_attempt.set()
-            try:
-                async with asyncio.timeout(_PING_EVERY_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await pause(stop, _PING_EVERY_S)
 
     async def _answers(self) -> bool:
         try:

@@ -3,16 +3,46 @@
 from time import perf_counter
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from iotflow.http.problems import problem_response, unexpected_problem
-from iotflow.http.requests import request_id
+from iotflow.http.bodies import too_large
+from iotflow.http.problems import problem_of, problem_response, unexpected_problem
+from iotflow.http.requests import declared_length, request_id
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import LogSettings
 
 UNMATCHED = "(none)"
 _log = structlog.get_logger("iotflow.access")
+
+
+class LimitBody:
+    """Ends requests whose body is larger than `max_bytes` with 413."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if declared_length(scope) > self._max_bytes:
+            response = problem_response(Request(scope), problem_of(too_large(self._max_bytes)))
+            await response(scope, receive, send)
+            return
+        size = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._max_bytes:
+                raise HTTPException(413)  # what the framework lets through while it reads a body
+            return message
+
+        await self._app(scope, receive_bounded, send)
 
 
 class Observe:

@@ -1,10 +1,10 @@
 """Query parameters: those that a call does not know are refused, not ignored."""
 
-from functools import lru_cache
 from typing import Any
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from iotflow.errors import FieldError, InvalidInputError
@@ -18,8 +18,8 @@ async def refuse_unknown_parameters(request: Request) -> None:
     """
     if not request.scope["query_string"]:
         return
-    route = request.scope.get("route")
-    known = _parameters(route) if route is not None else frozenset[str]()
+    route: APIRoute = request.scope["route"]
+    known = _names_of(route.dependant)
     unknown = sorted(set(request.query_params) - known)
     if unknown:
         # A name that a caller made up is input: it is bounded before it is sent back.
@@ -32,11 +32,6 @@ async def refuse_unknown_parameters(request: Request) -> None:
             for name in unknown[:10]
         )
         raise InvalidInputError("There are parameters that this call does not know.", errors=errors)
-
-
-@lru_cache(maxsize=1024)
-def _parameters(route: Any) -> frozenset[str]:
-    return frozenset(_names_of(route.dependant))
 
 
 def _names_of(dependant: Dependant) -> set[str]:

@@ -20,6 +20,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def declared_length(scope: Scope) -> int:
+    """The Content-Length, 0 where there is none."""
+    declared = header(scope, b"content-length")
+    return int(declared) if declared is not None and declared.isdigit() else 0
+
+
 def request_id(scope: Scope) -> str:
     """The caller's X-Request-ID where it is sane, else a new one."""
     sent = header(scope, b"x-request-id")

@@ -4,8 +4,10 @@ Each role has its own line of revisions (alembic/versions/<role>/), its own SQLi
 its own schema with its own version table on PostgreSQL. A revision is named as its file.
 """
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, select, text
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 
 # One number for all roles: two processes that migrate at once wait for each other.
 _ADVISORY_LOCK = 0x10F10
+# Migrations reach their connection through `alembic.op`, which is global to the process, so the
+# stores of one process take turns.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def _one_at_a_time() -> asyncio.Lock:
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 def migrations_dir() -> Path:
@@ -43,7 +52,7 @@ async def migrate(role: str, engine: AsyncEngine) -> bool:
     """
     if await current_revision(role, engine) == head_revision(role):
         return False
-    async with engine.connect() as connection:
+    async with _one_at_a_time(), engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             # With enforcement on, rebuilding a table would delete its children's rows.
             raw = await connection.get_raw_connection()

@@ -1,14 +1,14 @@
 """The calls of telemetry that run most: submit and batch, close to the bytes."""
 
 import msgspec
-from starlette.types import Scope
 
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.times import format_ms
 from iotflow.errors import NotAuthenticatedError
 from iotflow.http.bodies import read_body, too_large
 from iotflow.http.hot_routes import Answer, HotRequest, HotRoute
-from iotflow.http.requests import header
+from iotflow.http.paths import API
+from iotflow.http.requests import declared_length, header
 from iotflow.telemetry.ingest import Receipt
 
 NDJSON_TYPES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
@@ -43,14 +43,9 @@ async def _authenticated(request: HotRequest) -> KeyRecord:
 
 
 async def _body(request: HotRequest, max_bytes: int) -> bytes:
-    if _declared_length(request.scope) > max_bytes:
+    if declared_length(request.scope) > max_bytes:
         raise too_large(max_bytes)
     return await read_body(request.receive, request.encoding, max_bytes)
-
-
-def _declared_length(scope: Scope) -> int:
-    declared = header(scope, b"content-length")
-    return int(declared) if declared is not None and declared.isdigit() else 0
 
 
 def _receipt(receipt: Receipt) -> Answer:
@@ -66,6 +61,6 @@ def _receipt(receipt: Receipt) -> Answer:
 
 
 HOT_ROUTES = (
-    HotRoute("POST", "/api/v1/telemetry", submit),
-    HotRoute("POST", "/api/v1/telemetry/batch", submit_batch),
+    HotRoute("POST", f"{API}/telemetry", submit),
+    HotRoute("POST", f"{API}/telemetry/batch", submit_batch),
 )

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
+from iotflow.domain.clock import DeviceClock
 from iotflow.domain.times import DAY_MS, InvalidTimeError, TimeRange, parse_query_time
 from iotflow.errors import InvalidInputError
 from iotflow.http.pagination import Cursors
@@ -28,6 +29,9 @@ def resolve_range(
 ) -> TimeRange:
     """[start, end) of a query's two parameters.
 
+    `now` takes in whatever the service has stamped until now, and those stamps may run up
+    to DeviceClock.MAX_AHEAD_MS ahead: who has sent something finds it at once.
+
     Raises:
         InvalidInputError: what is no time, an empty range, or one of over 366 days.
     """
@@ -41,6 +45,8 @@ def resolve_range(
         raise InvalidInputError.of_field(
             "start_time", "range_too_long", f"A query spans at most {MAX_DAYS} days."
         )
+    if end_time in (None, "now"):
+        end_ms += DeviceClock.MAX_AHEAD_MS + 1
     return TimeRange(start_ms, end_ms)
 
 

@@ -12,6 +12,7 @@ from iotflow.domain.times import TimeRange, format_ms
 from iotflow.errors import InvalidInputError, NotAllowedError
 from iotflow.http.authentication import CurrentCaller, CurrentUser, device_key_scheme
 from iotflow.http.hot_routes import as_endpoint
+from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.runtime import Runtime
@@ -28,7 +29,7 @@ from iotflow.telemetry.latest import latest_document
 from iotflow.telemetry.ranges import resolve_range
 from iotflow.telemetry.windows import parse_window, parse_zone
 
-router = APIRouter(prefix="/telemetry", tags=["telemetry"])
+router = APIRouter(prefix=f"{API}/telemetry", tags=["telemetry"])
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _encode = msgspec.json.Encoder().encode

@@ -114,7 +114,7 @@ def _edges_of_day(width_ms: int, zone: ZoneInfo, day: date, tomorrow_ms: int) ->
     if width_ms <= HOUR_MS:
         yield from range(midnight_ms, tomorrow_ms, width_ms)
         return
-    last_ms = -1
+    last_ms = midnight_ms - 1
     for offset_ms in range(0, DAY_MS, width_ms):
         local = datetime(day.year, day.month, day.day, offset_ms // HOUR_MS, tzinfo=zone)
         local += timedelta(milliseconds=offset_ms % HOUR_MS)

@@ -55,7 +55,7 @@ class NoCache(CacheStore):
         return {
             "windows": len(self._windows),
             "logs": len(self._logs),
-            "subscribers": len(self._broker),
+            **self._broker.sizes(),
         }
 
     async def open(self) -> None:
@@ -90,9 +90,8 @@ class NoCache(CacheStore):
         return {}
 
     async def begin_fill(self, device_ids: Sequence[int]) -> Mapping[int, int]:
-        """Nothing is to be filled, so the caller need not even try."""
         self._check_open()
-        return {}
+        return dict.fromkeys(device_ids, 0)
 
     async def fill_latest(
         self, device_id: int, points: Sequence[LatestPoint], generation: int

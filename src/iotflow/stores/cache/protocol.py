@@ -20,6 +20,7 @@ import msgspec
 
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.points import LatestPoint, Submission
+from iotflow.stores.cache.counters import CacheCounters
 from iotflow.stores.lifecycle import Store
 
 
@@ -83,6 +84,8 @@ class Subscription(Protocol):
 
 class CacheStore(Store, Protocol):
     """Every method may raise StoreUnavailableError; callers go on without the cache."""
+
+    counters: CacheCounters
 
     async def key(self, digest: str) -> KeyEntry | None:
         """What is known of a key, or None where nothing is."""

@@ -76,7 +76,7 @@ class MemoryCache(CacheStore):
             "online": len(self._online),
             "windows": len(self._windows),
             "logs": len(self._logs),
-            "subscribers": len(self._broker),
+            **self._broker.sizes(),
         }
 
     async def open(self) -> None:

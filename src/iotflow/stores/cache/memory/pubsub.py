@@ -57,8 +57,8 @@ class Broker:
         self._channels: dict[str, list[MemorySubscription]] = {}
         self._subscriptions: set[MemorySubscription] = set()
 
-    def __len__(self) -> int:
-        return len(self._subscriptions)
+    def sizes(self) -> dict[str, int]:
+        return {"subscribers": len(self._subscriptions), "channels": len(self._channels)}
 
     def publish(self, channel: str, payload: bytes) -> None:
         subscriptions = self._channels.get(channel)

@@ -1,0 +1,3 @@
+"""Where the API lies."""
+
+API = "/api/v1"
