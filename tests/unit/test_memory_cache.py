@@ -1,0 +1,370 @@
+"""What the memory cache promises beyond the contract: bounds, counters, clocks."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from iotflow.domain.devices import DeviceStatus, KeyRecord
+from iotflow.domain.points import LatestPoint, Point, Submission
+from iotflow.errors import OverloadedError, StoreUnavailableError
+from iotflow.stores.cache.memory import MemoryCache
+from iotflow.stores.cache.memory.expiring import ExpiringMap
+from iotflow.stores.cache.none import NoCache
+from iotflow.stores.cache.protocol import Hit, KeyEntry
+from iotflow.stores.cache.ttls import CacheTtls
+
+TTLS = CacheTtls()
+KNOWN = KeyEntry(KeyRecord(1, 2, 3, "boiler", DeviceStatus.ACTIVE, True))
+UNKNOWN = KeyEntry(None)
+
+
+@dataclass
+class Clock:
+    now_s: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def opened(clock: Clock, **bounds: Any) -> MemoryCache:
+    cache = MemoryCache(TTLS, clock, clock, **bounds)
+    await cache.open()
+    return cache
+
+
+async def complete(cache: MemoryCache, device_id: int, *names: str) -> None:
+    generation = (await cache.begin_fill([device_id]))[device_id]
+    points = [LatestPoint(1, name, 1, "", 1) for name in names]
+    assert await cache.fill_latest(device_id, points, generation)
+
+
+async def hits(cache: MemoryCache, *device_ids: int) -> set[int]:
+    return set(await cache.latest(device_ids))
+
+
+def submission(device_id: int, written_us: int, *names: str) -> Submission:
+    return Submission(device_id, 1, tuple(Point(2, name, 2) for name in names), written_us)
+
+
+class TestLatestBounds:
+    async def test_full_it_gives_up_the_device_least_recently_used(self, clock: Clock) -> None:
+        cache = await opened(clock, max_devices=3)
+        for device_id in (1, 2, 3):
+            await complete(cache, device_id)
+        await cache.latest([1])
+        await cache.record(submission(2, 2, "t"), ())
+        await complete(cache, 4)
+        assert await hits(cache, 1, 2, 3, 4) == {1, 2, 4}
+        assert cache.counters.evictions == 1
+        assert cache.sizes()["latest"] == 3
+
+    async def test_recording_for_devices_that_nobody_reads_takes_no_room(
+        self, clock: Clock
+    ) -> None:
+        cache = await opened(clock)
+        for device_id in range(100):
+            await cache.record(submission(device_id, 1, "t"), ())
+        assert cache.sizes()["latest"] == 0
+
+    async def test_points_of_all_devices_have_a_bound(self, clock: Clock) -> None:
+        cache = await opened(clock, max_points=5)
+        await complete(cache, 1, "a", "b")
+        await complete(cache, 2, "a", "b")
+        await complete(cache, 3)
+        await cache.record(submission(3, 2, "a", "b"), ())
+        assert await hits(cache, 1, 2, 3) == {2, 3}
+        assert cache.sizes()["latest_points"] == 4
+
+    async def test_an_entry_beyond_the_bound_is_not_kept(self, clock: Clock) -> None:
+        cache = await opened(clock, max_points=2)
+        await complete(cache, 1, "a", "b", "c")
+        assert await hits(cache, 1) == set()
+        assert cache.sizes()["latest_points"] == 0
+
+    async def test_points_are_given_back_however_an_entry_ends(self, clock: Clock) -> None:
+        cache = await opened(clock, max_devices=2)
+        for device_id in (1, 2, 3):  # 1 is evicted
+            await complete(cache, device_id, "a", "b")
+        await cache.record(submission(3, 2, "a", "c"), ())
+        assert cache.sizes()["latest_points"] == 5
+        await cache.drop_latest(3, 1)
+        assert cache.sizes()["latest_points"] == 2
+        clock.now_s += TTLS.latest_s
+        await cache.latest([2])
+        assert cache.sizes()["latest_points"] == 0
+
+    async def test_the_dead_do_not_pile_up(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        for device_id in range(100):
+            await complete(cache, device_id)
+        clock.now_s += TTLS.latest_s
+        for device_id in range(100, 160):
+            await complete(cache, device_id)
+        assert cache.sizes()["latest"] == 60
+        assert cache.counters.evictions == 0
+
+    async def test_guards_that_found_no_room_hold_for_everyone(self, clock: Clock) -> None:
+        cache = await opened(clock, max_devices=2)
+        for device_id, written_us in ((1, 50), (2, 10), (3, 10)):
+            await cache.drop_latest(device_id, written_us)
+        for device_id in (1, 9):
+            await complete(cache, device_id)
+            await cache.record(submission(device_id, 49, "t"), ())
+            assert await hits(cache, device_id) == set()
+            await complete(cache, device_id)
+            await cache.record(submission(device_id, 50, "t"), ())
+            assert await hits(cache, device_id) == {device_id}
+        clock.now_s += TTLS.drop_guard_s
+        await complete(cache, 9)
+        await cache.record(submission(9, 49, "t"), ())
+        assert await hits(cache, 9) == {9}
+
+    async def test_what_is_answered_does_not_change_afterwards(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        await complete(cache, 1, "a")
+        before = (await cache.latest([1]))[1]
+        await cache.record(submission(1, 2, "a", "b"), ())
+        assert [point.value for point in before] == [1]
+
+
+class TestKeyBounds:
+    async def test_full_it_gives_up_the_key_least_recently_asked_for(self, clock: Clock) -> None:
+        cache = await opened(clock, max_keys=2)
+        await cache.fill_key("a", KNOWN)
+        await cache.fill_key("b", KNOWN)
+        await cache.key("a")
+        await cache.fill_key("c", KNOWN)
+        assert [await cache.key(digest) for digest in "abc"] == [KNOWN, None, KNOWN]
+        assert cache.counters.evictions == 1
+
+    async def test_a_storm_of_unknown_keys_pushes_out_nothing_else(self, clock: Clock) -> None:
+        cache = await opened(clock, max_keys=10)
+        await cache.fill_key("known", KNOWN)
+        await cache.revoke_keys(["revoked"])
+        for number in range(100):
+            await cache.fill_key(str(number), UNKNOWN)
+        assert await cache.key("known") == KNOWN
+        assert await cache.key("revoked") == UNKNOWN
+        assert cache.sizes()["unknown_keys"] == 10
+
+    @pytest.mark.parametrize(
+        ("end", "lasts_s"), [("revoke_keys", TTLS.tombstone_s), ("forget_keys", TTLS.forget_s)]
+    )
+    async def test_with_more_ended_than_fit_no_fill_is_taken_for_a_while(
+        self, clock: Clock, end: str, lasts_s: float
+    ) -> None:
+        cache = await opened(clock, max_keys=2)
+        await getattr(cache, end)(["a", "b", "c"])
+        await cache.fill_key("a", KNOWN)
+        assert await cache.key("a") is None
+        clock.now_s += lasts_s
+        await cache.fill_key("a", KNOWN)
+        assert await cache.key("a") == KNOWN
+
+    async def test_the_dead_do_not_pile_up(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        for number in range(100):
+            await cache.fill_key(str(number), UNKNOWN)
+        clock.now_s += TTLS.unknown_key_s
+        for number in range(100, 160):
+            await cache.fill_key(str(number), UNKNOWN)
+        assert cache.sizes()["unknown_keys"] == 60
+
+    async def test_hits_and_misses_are_counted(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        await cache.fill_key("a", KNOWN)
+        for digest in ("a", "a", "b"):
+            await cache.key(digest)
+        await complete(cache, 1)
+        await cache.begin_fill([2])
+        await cache.latest([1, 2, 3])
+        counters = cache.counters
+        assert (counters.key_hits, counters.key_misses) == (2, 1)
+        assert (counters.latest_hits, counters.latest_misses) == (1, 2)
+
+
+class TestOtherBounds:
+    async def test_online_flags_have_a_bound(self, clock: Clock) -> None:
+        cache = await opened(clock, max_devices=2)
+        for device_id in (1, 2, 1, 3):
+            await cache.mark_online(device_id)
+        assert await cache.online([1, 2, 3]) == {1, 3}
+        assert cache.counters.evictions == 1
+
+    async def test_counters_have_a_bound_for_each_window(self, clock: Clock) -> None:
+        cache = await opened(clock, max_subjects=2)
+        for subject in ("a", "b", "a", "c"):
+            await cache.count([Hit(subject, 10, 1), Hit("other", 60, 1)])
+        looks = [Hit("a", 10, 0), Hit("other", 60, 0), Hit("b", 10, 0)]
+        assert [count.current for count in await cache.count(looks)] == [2, 4, 0]
+        assert cache.sizes()["windows"] == 3
+
+    async def test_dead_counters_do_not_pile_up(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        clock.now_s = 1_000_000.0
+        await cache.count([Hit(str(number), 10, 1) for number in range(100)])
+        clock.now_s += 10
+        await cache.count([Hit("next", 10, 1)])
+        assert cache.sizes()["windows"] == 101  # a previous bucket still counts
+        clock.now_s += 10
+        await cache.count([Hit(f"later{number}", 10, 1) for number in range(60)])
+        assert cache.sizes()["windows"] == 61
+        assert cache.counters.evictions == 0
+
+    async def test_logs_have_a_bound_for_each_window(self, clock: Clock) -> None:
+        cache = await opened(clock, max_subjects=2)
+        for subject in ("a", "b", "a", "c"):
+            await cache.log(Hit(subject, 10, 1), 5)
+        counts = [(await cache.log(Hit(subject, 10, 0), 5)).count for subject in "abc"]
+        assert counts == [2, 0, 1]
+        assert cache.counters.evictions == 1
+
+    async def test_dead_logs_do_not_pile_up(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        for number in range(100):
+            await cache.log(Hit(str(number), 10, 1), 5)
+        clock.now_s += 5
+        await cache.log(Hit("next", 10, 1), 5)
+        assert cache.sizes()["logs"] == 101
+        clock.now_s += 5
+        for number in range(60):
+            await cache.log(Hit(f"later{number}", 10, 1), 5)
+        assert cache.sizes()["logs"] == 61
+
+    async def test_looking_at_a_log_takes_no_room(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        await cache.log(Hit("a", 10, 0), 5)
+        await cache.log(Hit("b", 10, 1), 5)
+        clock.now_s += 10
+        await cache.log(Hit("b", 10, 0), 5)
+        assert cache.sizes()["logs"] == 0
+
+    async def test_one_subscriber_too_many_is_refused_until_another_leaves(
+        self, clock: Clock
+    ) -> None:
+        cache = await opened(clock, max_subscribers=1)
+        async with cache.subscribe("news"):
+            with pytest.raises(OverloadedError):
+                await cache.subscribe("news").__aenter__()
+            assert cache.sizes()["subscribers"] == 1
+        async with cache.subscribe("news") as subscription:
+            await cache.publish("news", b"1")
+            assert (await subscription.next()).payload == b"1"
+        assert cache.sizes()["subscribers"] == 0
+        assert cache.sizes()["channels"] == 0
+
+
+class TestLife:
+    async def test_closing_ends_subscriptions_once_they_are_read(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        async with cache.subscribe("news") as subscription:
+            await cache.publish("news", b"last")
+            await cache.close()
+            assert (await subscription.next()).payload == b"last"
+            with pytest.raises(StoreUnavailableError):
+                await subscription.next()
+
+    async def test_closing_wakes_a_reader(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        async with cache.subscribe("news") as subscription:
+            reader = asyncio.create_task(subscription.next())
+            await asyncio.sleep(0)
+            await cache.close()
+            with pytest.raises(StoreUnavailableError):
+                await reader
+
+    async def test_opened_again_it_is_empty(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        await complete(cache, 1, "a")
+        await cache.fill_key("a", KNOWN)
+        await cache.record(submission(1, 2, "a"), [Hit("a", 10, 1)])
+        await cache.log(Hit("a", 10, 1), 5)
+        await cache.close()
+        await cache.open()
+        assert not any(cache.sizes().values())
+
+    async def test_a_set_clock_ends_nothing_and_windows_follow_it(self, clock: Clock) -> None:
+        wall = Clock()
+        cache = MemoryCache(TTLS, wall, clock)
+        await cache.open()
+        await complete(cache, 1, "a")
+        await cache.fill_key("a", KNOWN)
+        await cache.count([Hit("s", 10, 5)])
+        wall.now_s += 10_000_000
+        assert await hits(cache, 1) == {1}
+        assert await cache.key("a") == KNOWN
+        (count,) = await cache.count([Hit("s", 10, 1)])
+        assert (count.previous, count.current) == (0, 1)
+        wall.now_s -= 20_000_000
+        (count,) = await cache.count([Hit("s", 10, 1)])
+        assert (count.previous, count.current) == (0, 1)
+
+
+class TestExpiringMap:
+    def test_a_put_takes_dead_ones_away(self) -> None:
+        entries: ExpiringMap[str, int] = ExpiringMap(10, 100)
+        for number, key in enumerate("abcd"):
+            entries.put(key, number, 0)
+        entries.put("e", 5, 10)
+        assert len(entries) == 3
+        entries.put("f", 6, 10)
+        assert len(entries) == 2
+
+    def test_a_put_begins_life_anew_and_moves_to_the_end(self) -> None:
+        entries: ExpiringMap[str, int] = ExpiringMap(10, 2)
+        entries.put("a", 1, 0)
+        entries.put("b", 2, 1)
+        entries.put("a", 3, 2)
+        evicted = entries.put("c", 4, 3)
+        assert evicted == ("b", 2, 11)
+        assert entries.get("a", 11.9) == 3
+        assert entries.get("a", 12) is None
+        assert len(entries) == 1
+
+
+class TestNoCache:
+    async def test_every_look_up_is_a_miss(self, clock: Clock) -> None:
+        cache = NoCache(clock, clock)
+        await cache.open()
+        await cache.ping()
+        await cache.fill_key("a", KNOWN)
+        await cache.revoke_keys(["a"])
+        await cache.forget_keys(["a"])
+        assert await cache.key("a") is None
+        generation = (await cache.begin_fill([1]))[1]
+        assert not await cache.fill_latest(1, (), generation)
+        await cache.record(submission(1, 1, "t"), ())
+        await cache.mark_online(1)
+        await cache.drop_latest(1, 1)
+        assert await cache.latest([1, 2]) == {}
+        assert await cache.online([1]) == set()
+        counters = cache.counters
+        assert (counters.key_hits, counters.key_misses) == (0, 1)
+        assert (counters.latest_hits, counters.latest_misses) == (0, 2)
+        assert cache.backend == "none"
+
+    async def test_limits_and_messages_go_on_in_process(self, clock: Clock) -> None:
+        cache = NoCache(clock, clock)
+        await cache.open()
+        hit = Hit("ingest:device:1", 10, 2)
+        await cache.count([hit])
+        (count,) = await cache.record(submission(1, 1, "t"), [hit])
+        assert count.current == 4
+        assert (await cache.log(hit, 5)).count == 2
+        await cache.forget_device(1)
+        (count,) = await cache.count([hit])
+        assert count.current == 2
+        assert (await cache.log(hit, 5)).count == 2
+        async with cache.subscribe("news") as subscription:
+            await cache.publish("news", b"1")
+            assert (await subscription.next()).payload == b"1"
+        await cache.close()
+        with pytest.raises(StoreUnavailableError):
+            await cache.count([hit])
