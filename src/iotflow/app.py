@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from iotflow import __version__
 from iotflow.accounts.router import router as accounts
+from iotflow.devices import hot as devices_hot
 from iotflow.devices.router import router as devices
 from iotflow.health.router import router as health
 from iotflow.health.router import telemetry_router as telemetry_health
@@ -22,7 +23,7 @@ from iotflow.http.responses import ProblemDocument
 from iotflow.observability.metrics import Metrics
 from iotflow.runtime import Runtime, open_runtime
 from iotflow.settings import Settings
-from iotflow.telemetry.hot import HOT_ROUTES
+from iotflow.telemetry import hot as telemetry_hot
 from iotflow.telemetry.router import router as telemetry
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -78,7 +79,8 @@ def create_app(settings: Settings, on_ready: Callable[[Runtime], None] = lambda 
     # The last one added runs first. The hot routes bound what they read themselves.
     app.add_middleware(LimitBody, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(Observe, metrics=metrics, log=settings.log)
-    app.add_middleware(HotRoutes, routes=HOT_ROUTES, metrics=metrics)
+    hot = telemetry_hot.HOT_ROUTES + devices_hot.HOT_ROUTES
+    app.add_middleware(HotRoutes, routes=hot, metrics=metrics)
     return app
 
 

@@ -187,7 +187,6 @@ def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Pass
             keys,
             online_s=settings.cache_ttl.online_s,
             log_event=pipeline.log_event,
-            note_seen=pipeline.note_seen,
             now=now,
         ),
         ingest=Ingest(

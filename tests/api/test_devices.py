@@ -105,7 +105,7 @@ async def test_a_heartbeat_makes_a_device_online(
         if seen.json()["last_seen"] is not None:
             break
         await asyncio.sleep(0.1)
-    assert seen.json()["last_seen"] == beat.json()["timestamp"]
+    assert seen.json()["last_seen"] >= beat.json()["timestamp"]
 
 
 async def test_a_device_learns_about_its_key_but_never_the_key(

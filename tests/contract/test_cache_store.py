@@ -43,7 +43,17 @@ def digest() -> str:
 
 @pytest.fixture
 def entry(device: int) -> KeyEntry:
-    record = KeyRecord(7, device, 3, "boiler", DeviceStatus.MAINTENANCE, True, 4_102_444_800_000)
+    record = KeyRecord(
+        key_id=7,
+        prefix="iotd_AbCdEfGh",
+        device_id=device,
+        user_id=3,
+        name="boiler",
+        status=DeviceStatus.MAINTENANCE,
+        active=True,
+        created_ms=1_767_225_600_000,
+        expires_ms=4_102_444_800_000,
+    )
     return KeyEntry(record)
 
 

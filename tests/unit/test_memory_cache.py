@@ -16,7 +16,9 @@ from iotflow.stores.cache.protocol import Hit, KeyEntry
 from iotflow.stores.cache.ttls import CacheTtls
 
 TTLS = CacheTtls()
-KNOWN = KeyEntry(KeyRecord(1, 2, 3, "boiler", DeviceStatus.ACTIVE, True))
+KNOWN = KeyEntry(
+    KeyRecord(1, "iotd_AbCdEfGh", 2, 3, "boiler", DeviceStatus.ACTIVE, True, 1_767_225_600_000)
+)
 UNKNOWN = KeyEntry(None)
 
 

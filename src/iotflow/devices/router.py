@@ -15,7 +15,6 @@ from iotflow.devices.schemas import (
     DevicesOut,
     DeviceStatusOut,
     HeartbeatOut,
-    KeyOut,
     KeyRotation,
     KeysOut,
     ListedKeyOut,
@@ -104,8 +103,7 @@ async def own_status(caller: CurrentDevice, runtime: RuntimeDep) -> OwnStatusOut
 @router.get("/credentials", responses=problems(401, 403, 429, 503))
 async def own_credentials(caller: CurrentDevice, runtime: RuntimeDep) -> CredentialsOut:
     """Which device a key opens, and what is known of the key; never the key itself."""
-    key = await runtime.devices.own_key(caller)
-    return CredentialsOut(device_id=caller.key.device_id, name=caller.key.name, key=KeyOut.of(key))
+    return CredentialsOut.of(caller.key, runtime.now_ms())
 
 
 @router.post("/heartbeat", responses=problems(401, 403, 429, 503))

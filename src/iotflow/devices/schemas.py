@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, WithJsonSchema, field_validator
 
 from iotflow.devices.service import DeviceView, RegisteredDevice
-from iotflow.domain.devices import ApiKey, Device, DeviceStatus
+from iotflow.domain.devices import ApiKey, Device, DeviceStatus, KeyRecord
+from iotflow.domain.times import from_ms
 from iotflow.http.pagination import Cursor, Limit
 from iotflow.http.schemas import Body, Model, Query, Text, Time
 
@@ -212,6 +213,18 @@ class CredentialsOut(Model):
     device_id: int
     name: str
     key: KeyOut
+
+    @classmethod
+    def of(cls, record: KeyRecord, now_ms: int) -> "CredentialsOut":
+        """Asking with the key is its last use."""
+        expires_ms = record.expires_ms
+        key = KeyOut(
+            prefix=record.prefix,
+            created_at=from_ms(record.created_ms),
+            last_used_at=from_ms(now_ms),
+            expires_at=None if expires_ms is None else from_ms(expires_ms),
+        )
+        return cls(device_id=record.device_id, name=record.name, key=key)
 
 
 class HeartbeatOut(Model):

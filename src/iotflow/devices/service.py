@@ -57,7 +57,6 @@ class Devices:
         *,
         online_s: int,
         log_event: Callable[[Event], None],
-        note_seen: Callable[[int, int], None],
         now: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -65,7 +64,6 @@ class Devices:
         self._keys = keys
         self._online = timedelta(seconds=online_s)
         self._log_event = log_event
-        self._note_seen = note_seen
         self._now_s = now
         self._owners: LocalCache[int, int] = LocalCache(_OWNER_CAPACITY, _OWNER_TTL_S)
 
@@ -158,19 +156,11 @@ class Devices:
         ]
 
     async def heartbeat(self, caller: DeviceCaller) -> datetime:
-        """Note that a device lives; returns when."""
+        """Raise the online flag of a device; returns when."""
         now = self._now()
-        self._note_seen(caller.key.key_id, int(self._now_s() * 1000))
         with suppress(StoreUnavailableError):  # last_seen tells the same, a second later
             await self._cache.mark_online(caller.key.device_id)
         return now
-
-    async def own_key(self, caller: DeviceCaller) -> ApiKey:
-        """The metadata of the key that the device has shown."""
-        key = await self._registry.key(caller.key.key_id)
-        if key is None:
-            raise no_such_device()
-        return key
 
     async def keys(self, caller: UserCaller, device_id: int) -> list[ApiKey]:
         """The live keys of a device, oldest first."""

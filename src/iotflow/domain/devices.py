@@ -16,16 +16,19 @@ class DeviceStatus(StrEnum):
 class KeyRecord(msgspec.Struct, frozen=True, gc=False):
     """All that a request by a device key needs to know, as caches keep it.
 
-    `active` is False where the device is inactive or its user deactivated.
-    `expires_ms` is epoch milliseconds, None for never.
+    `prefix` is what the key begins with, `name` and `status` are the device's. `active` is False
+    where the device is inactive or its user deactivated. Times are epoch milliseconds;
+    `expires_ms` None is never.
     """
 
     key_id: int
+    prefix: str
     device_id: int
     user_id: int
     name: str
     status: DeviceStatus
     active: bool
+    created_ms: int
     expires_ms: int | None = None
 
 

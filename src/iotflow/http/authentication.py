@@ -11,6 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from iotflow.domain.callers import Caller, DeviceCaller, UserCaller
 from iotflow.errors import NotAuthenticatedError
 from iotflow.http.runtime import RuntimeDep
+from iotflow.runtime import Runtime
 
 _device_key = APIKeyHeader(
     name="X-API-Key",
@@ -31,40 +32,64 @@ Key = Annotated[str | None, Depends(_device_key)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def current_user(request: Request, runtime: RuntimeDep, bearer: Bearer) -> UserCaller:
+async def identify_user(runtime: Runtime, token: str, *, reading: bool) -> UserCaller:
     """The user of an access token, within their rate limit."""
-    if bearer is None:
-        raise NotAuthenticatedError(
-            "Sign in, and send the access token as Authorization: Bearer <token>."
-        )
-    caller = UserCaller(await runtime.accounts.user_of(bearer.credentials))
-    await _limit(request, runtime, caller)
+    caller = UserCaller(await runtime.accounts.user_of(token))
+    await runtime.limiter.check("read" if reading else "write", caller.subject)
     return caller
 
 
-async def current_device(request: Request, runtime: RuntimeDep, key: Key) -> DeviceCaller:
-    """The device of a key, within its rate limit."""
-    if key is None:
-        raise NotAuthenticatedError("Send the device's key as X-API-Key: iotd_…")
-    caller = DeviceCaller(await runtime.keys.authenticate(key))
-    await _limit(request, runtime, caller)
+async def identify_device(runtime: Runtime, key: str, *, reading: bool) -> DeviceCaller:
+    """The device of a key, within its rate limit. It has been heard of by that."""
+    caller = DeviceCaller(runtime.keys.known(key) or await runtime.keys.authenticate(key))
+    await runtime.limiter.check("read" if reading else "write", caller.subject)
+    runtime.pipeline.note_seen(caller.key.key_id, runtime.now_ms())
     return caller
 
 
-async def current_caller(request: Request, runtime: RuntimeDep, bearer: Bearer, key: Key) -> Caller:
+async def identify(
+    runtime: Runtime, token: str | None, key: str | None, *, reading: bool
+) -> Caller:
     """A user or a device. With both credentials sent, the user's counts."""
-    if bearer is not None:
-        return await current_user(request, runtime, bearer)
+    if token is not None:
+        return await identify_user(runtime, token, reading=reading)
     if key is not None:
-        return await current_device(request, runtime, key)
+        return await identify_device(runtime, key, reading=reading)
     raise NotAuthenticatedError(
         "Send an access token (Authorization: Bearer <token>) or a device's key (X-API-Key)."
     )
 
 
-async def _limit(request: Request, runtime: RuntimeDep, caller: Caller) -> None:
-    reading = request.method in ("GET", "HEAD")
-    await runtime.limiter.check("read" if reading else "write", caller.subject)
+def bearer_token(authorization: str | None) -> str | None:
+    """The token of an Authorization header of that scheme."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def current_user(request: Request, runtime: RuntimeDep, bearer: Bearer) -> UserCaller:
+    """A dependency: see `identify_user`."""
+    if bearer is None:
+        raise NotAuthenticatedError(
+            "Sign in, and send the access token as Authorization: Bearer <token>."
+        )
+    return await identify_user(runtime, bearer.credentials, reading=_reads(request))
+
+
+async def current_device(request: Request, runtime: RuntimeDep, key: Key) -> DeviceCaller:
+    """A dependency: see `identify_device`."""
+    if key is None:
+        raise NotAuthenticatedError("Send the device's key as X-API-Key: iotd_…")
+    return await identify_device(runtime, key, reading=_reads(request))
+
+
+async def current_caller(request: Request, runtime: RuntimeDep, bearer: Bearer, key: Key) -> Caller:
+    """A dependency: see `identify`."""
+    token = None if bearer is None else bearer.credentials
+    return await identify(runtime, token, key, reading=_reads(request))
+
+
+def _reads(request: Request) -> bool:
+    return request.method in ("GET", "HEAD")
 
 
 CurrentUser = Annotated[UserCaller, Depends(current_user)]

@@ -1,11 +1,12 @@
-"""Routes that run for every submission: matched first, without the framework's layers.
+"""Routes that run most: matched first, without the framework's layers.
 
 FastAPI's routing, dependencies and responses cost about as much again as everything that a
-submission does here. A hot handler gets the raw request and returns an answer in bytes. The
-same handler stands behind a declared route, for the OpenAPI document (docs/decisions/0003).
+submission does here. A hot handler gets the raw request and returns an answer in bytes. Every
+hot route is declared to the framework too, for the OpenAPI document (docs/decisions/0003): the
+requests that a hot handler leaves alone, odd ones with errors to explain, are answered there.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -21,18 +22,24 @@ from iotflow.observability.metrics import Metrics, RouteMetrics
 from iotflow.runtime import Runtime
 
 JSON = b"application/json"
+_MAX_DIGITS = 18  # of 64 bits
 _log = structlog.get_logger("iotflow.access")
 
 
 class HotRequest:
-    """A request as its handler needs it: the headers that matter, found in one pass."""
+    """A request as its handler needs it: the headers that matter, found in one pass.
 
-    __slots__ = ("api_key", "authorization", "encoding", "receive", "scope")
+    `id` is the number that the path holds, 0 for a route without one.
+    """
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    __slots__ = ("accept", "api_key", "authorization", "encoding", "id", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, identifier: int = 0) -> None:
         self.scope = scope
         self.receive = receive
+        self.id = identifier
         self.api_key: str | None = None
+        self.accept = b""
         self.authorization: str | None = None
         self.encoding = b""
         for name, value in scope["headers"]:
@@ -42,6 +49,8 @@ class HotRequest:
                 self.authorization = value.decode("latin-1")
             elif name == b"content-encoding":
                 self.encoding = value
+            elif name == b"accept":
+                self.accept = value
 
     @property
     def runtime(self) -> Runtime:
@@ -56,14 +65,47 @@ class Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-Handler = Callable[[HotRequest], Awaitable[Answer]]
-"""Raises IoTFlowError for what goes wrong, as every service does."""
+Handler = Callable[[HotRequest], Awaitable[Answer | None]]
+"""Raises IoTFlowError for what goes wrong, as every service does.
+
+None leaves the request to the framework's route; its body must be unread then.
+"""
 
 
 class HotRoute(NamedTuple):
+    """`path` is as the framework has it, with at most one `{…_id}` for a positive integer."""
+
     method: str
     path: str
     handler: Handler
+
+
+class _Matched(NamedTuple):
+    handler: Handler
+    metrics: RouteMetrics
+    id: int = 0
+
+
+class _Template(NamedTuple):
+    """A path with a number between `prefix` and `suffix`."""
+
+    method: str
+    prefix: str
+    suffix: str
+    found: _Matched
+
+    def match(self, method: str, path: str) -> _Matched | None:
+        if method != self.method or not path.startswith(self.prefix):
+            return None
+        end = len(path) - len(self.suffix)
+        if not path.endswith(self.suffix):
+            return None
+        number = path[len(self.prefix) : end]
+        if not (number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS):
+            return None
+        if number.startswith("0"):
+            return None
+        return self.found._replace(id=int(number))
 
 
 class HotRoutes:
@@ -72,34 +114,47 @@ class HotRoutes:
     def __init__(self, app: ASGIApp, routes: tuple[HotRoute, ...], metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._routes: Mapping[tuple[str, str], tuple[Handler, RouteMetrics]] = {
-            (route.method, route.path): (
-                route.handler,
-                metrics.route(route.method, route.path),
-            )
-            for route in routes
-        }
+        self._exact: dict[tuple[str, str], _Matched] = {}
+        self._templates: list[_Template] = []
+        for route in routes:
+            found = _Matched(route.handler, metrics.route(route.method, route.path))
+            prefix, brace, rest = route.path.partition("{")
+            if brace:
+                suffix = rest.partition("}")[2]
+                self._templates.append(_Template(route.method, prefix, suffix, found))
+            else:
+                self._exact[route.method, route.path] = found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            found = self._routes.get((scope["method"], scope["path"]))
-            if found is not None:
-                await self._answer(*found, scope, receive, send)
+            found = self._match(scope["method"], scope["path"])
+            if found is not None and await self._answer(found, scope, receive, send):
                 return
         await self._app(scope, receive, send)
 
-    async def _answer(
-        self, handler: Handler, metrics: RouteMetrics, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def _match(self, method: str, path: str) -> _Matched | None:
+        found = self._exact.get((method, path))
+        if found is not None:
+            return found
+        for template in self._templates:
+            found = template.match(method, path)
+            if found is not None:
+                return found
+        return None
+
+    async def _answer(self, found: _Matched, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Whether the request was dealt with."""
         began = perf_counter()
         self._metrics.in_flight += 1
         identifier = request_id(scope)
         try:
-            answer = await answered(handler, HotRequest(scope, receive), identifier)
+            answer = await answered(found.handler, HotRequest(scope, receive, found.id), identifier)
         except ClientDisconnect:
-            return
+            return True
         finally:
             self._metrics.in_flight -= 1
+        if answer is None:
+            return False
         await send(
             {
                 "type": "http.response.start",
@@ -113,10 +168,11 @@ class HotRoutes:
             }
         )
         await send({"type": "http.response.body", "body": answer.body})
-        metrics.observe(answer.status, perf_counter() - began)
+        found.metrics.observe(answer.status, perf_counter() - began)
+        return True
 
 
-async def answered(handler: Handler, request: HotRequest, identifier: str) -> Answer:
+async def answered(handler: Handler, request: HotRequest, identifier: str) -> Answer | None:
     """The handler's answer, or the problem that it raised."""
     try:
         return await handler(request)
@@ -135,6 +191,8 @@ def as_endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         hot = HotRequest(request.scope, request.receive)
         answer = await answered(handler, hot, request.scope["state"]["request_id"])
+        if answer is None:
+            raise RuntimeError("This handler leaves nothing to the framework.")
         headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
         return Response(answer.body, answer.status, headers, answer.content_type.decode())
 

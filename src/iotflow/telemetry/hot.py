@@ -1,15 +1,23 @@
-"""The calls of telemetry that run most: submit and batch, close to the bytes."""
+"""The calls of telemetry that run most, close to the bytes."""
+
+from functools import lru_cache
+from urllib.parse import parse_qsl
 
 import msgspec
+from pydantic import ValidationError
 
+from iotflow.domain.callers import Caller
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.times import format_ms
 from iotflow.errors import NotAuthenticatedError
+from iotflow.http.authentication import bearer_token, identify
 from iotflow.http.bodies import read_body, too_large
 from iotflow.http.hot_routes import Answer, HotRequest, HotRoute
 from iotflow.http.paths import API
 from iotflow.http.requests import declared_length, header
+from iotflow.telemetry import reading
 from iotflow.telemetry.ingest import Receipt
+from iotflow.telemetry.schemas import HistoryParameters
 
 NDJSON_TYPES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
@@ -60,7 +68,48 @@ def _receipt(receipt: Receipt) -> Answer:
     return Answer(207 if receipt.rejected else 201, body)
 
 
+async def latest(request: HotRequest) -> Answer | None:
+    """GET /telemetry/{device_id}/latest."""
+    if request.scope["query_string"]:
+        return None
+    caller = await _caller(request)
+    body, verdict = await reading.latest(request.runtime, caller, request.id)
+    return Answer(200, body, headers=((b"x-cache", verdict.encode("ascii")),))
+
+
+async def history(request: HotRequest) -> Answer | None:
+    """GET /telemetry/{device_id} as JSON."""
+    query = _history_query(request.scope["query_string"])
+    if query is None or request.accept not in (b"", b"*/*", b"application/json"):
+        return None
+    caller = await _caller(request)
+    page = await reading.device_page(request.runtime, caller, request.id, query)
+    return Answer(200, reading.history_json("device_id", request.id, page))
+
+
+async def _caller(request: HotRequest) -> Caller:
+    token = bearer_token(request.authorization)
+    return await identify(request.runtime, token, request.api_key, reading=True)
+
+
+@lru_cache(maxsize=1024)
+def _history_query(query_string: bytes) -> HistoryParameters | None:
+    """The parameters, or None where something is wrong with them that an answer must explain."""
+    given: dict[str, str | list[str]] = {}
+    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+        if name == "measurement":
+            given.setdefault(name, []).append(value)  # type: ignore[union-attr]
+        else:
+            given[name] = value
+    try:
+        return HistoryParameters.model_validate(given)
+    except ValidationError:
+        return None
+
+
 HOT_ROUTES = (
     HotRoute("POST", f"{API}/telemetry", submit),
     HotRoute("POST", f"{API}/telemetry/batch", submit_batch),
+    HotRoute("GET", f"{API}/telemetry/{{device_id}}/latest", latest),
+    HotRoute("GET", f"{API}/telemetry/{{device_id}}", history),
 )

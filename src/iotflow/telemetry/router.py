@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -16,23 +15,24 @@ from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.runtime import Runtime
-from iotflow.stores.telemetry.protocol import (
-    FleetHistoryQuery,
-    FleetPageKey,
-    HistoryQuery,
-    Order,
-    PageKey,
-)
+from iotflow.stores.telemetry.protocol import FleetHistoryQuery, FleetPageKey
 from iotflow.telemetry import history, hot, lttb, schemas
 from iotflow.telemetry.aggregates import AggregateQuery, Aggregation
 from iotflow.telemetry.latest import latest_document
 from iotflow.telemetry.ranges import resolve_range
+from iotflow.telemetry.reading import (
+    HistoryPage,
+    device_page,
+    encode,
+    history_json,
+    latest,
+    page_of,
+)
 from iotflow.telemetry.windows import parse_window, parse_zone
 
 router = APIRouter(prefix=f"{API}/telemetry", tags=["telemetry"])
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
-_encode = msgspec.json.Encoder().encode
 _MAX_USER_DEVICES = 10_000
 _RECEIPTS: dict[int | str, dict[str, Any]] = {
     201: {"model": schemas.ReceiptOut, "description": "All is stored"},
@@ -104,7 +104,7 @@ async def latest_of_many(
     await runtime.devices.require_readable(caller, device_ids)
     found = await runtime.latest.of_many(device_ids)
     items = [latest_document(device_id, latest.points) for device_id, latest in found.items()]
-    return _json({"items": items, "next_cursor": None})
+    return _json(encode({"items": items, "next_cursor": None}))
 
 
 @router.get(
@@ -121,7 +121,7 @@ async def user_history(
     """Points of all devices of a user, newest first."""
     caller.require_self_or_admin(user_id)
     filters: list[Any] = ["user", user_id]
-    within, after, start_time, end_time = _page_of(runtime, filters, query, FleetPageKey)
+    within, after, start_time, end_time = page_of(runtime, filters, query, FleetPageKey)
     names = await runtime.devices.names(user_id, _MAX_USER_DEVICES)
     with runtime.metrics.store("telemetry", "fleet_history").timed():
         page = await runtime.telemetry.fleet_history(
@@ -132,8 +132,8 @@ async def user_history(
         last = page.items[-1]
         key = FleetPageKey(last.point.timestamp_ms, last.device_id, last.point.measurement)
         cursor = runtime.range_cursors.encode(filters, within, start_time, end_time, key)
-    found = history.fleet_rows(page.items, names)
-    return _json(_history_document("user_id", user_id, within, found, cursor))
+    found = HistoryPage(within, history.fleet_rows(page.items, names), cursor)
+    return _json(history_json("user_id", user_id, found))
 
 
 @router.get(
@@ -163,26 +163,14 @@ async def device_history(
     runtime: RuntimeDep,
 ) -> Response:
     """Points of a device in a range, as JSON, CSV or NDJSON (say which in Accept)."""
-    await runtime.devices.require_readable(caller, [device_id])
-    measurements = tuple(sorted(set(query.measurement)))
-    filters: list[Any] = ["device", device_id, measurements, query.order]
-    within, after, start_time, end_time = _page_of(runtime, filters, query, PageKey)
-    with runtime.metrics.store("telemetry", "history").timed():
-        page = await runtime.telemetry.history(
-            HistoryQuery(device_id, within, query.limit, Order(query.order), measurements, after)
-        )
-    cursor = None
-    if page.more:
-        key = PageKey(page.items[-1].timestamp_ms, page.items[-1].measurement)
-        cursor = runtime.range_cursors.encode(filters, within, start_time, end_time, key)
-    found = history.rows(page.items)
+    page = await device_page(runtime, caller, device_id, query)
     match _wanted(request):
         case "text/csv":
-            return _stream(history.csv_text(found), "text/csv; charset=utf-8", cursor)
+            return _stream(history.csv_text(page.rows), "text/csv; charset=utf-8", page.cursor)
         case "application/x-ndjson":
-            return _stream(history.ndjson(found), "application/x-ndjson", cursor)
+            return _stream(history.ndjson(page.rows), "application/x-ndjson", page.cursor)
         case _:
-            return _json(_history_document("device_id", device_id, within, found, cursor))
+            return _json(history_json("device_id", device_id, page))
 
 
 @router.get(
@@ -202,9 +190,8 @@ async def device_history(
 )
 async def device_latest(device_id: Id, caller: CurrentCaller, runtime: RuntimeDep) -> Response:
     """The newest value of every measurement of a device, by the time of the event."""
-    await runtime.devices.require_readable(caller, [device_id])
-    latest = await runtime.latest.of(device_id)
-    return _json(latest_document(device_id, latest.points), {"X-Cache": latest.cache})
+    body, verdict = await latest(runtime, caller, device_id)
+    return _json(body, {"X-Cache": verdict})
 
 
 @router.get(
@@ -222,14 +209,14 @@ async def device_aggregated(
     await runtime.devices.require_readable(caller, [device_id])
     within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
     if query.points is not None:
-        return _json(await _chart(device_id, query, query.points, within, runtime))
+        return _json(encode(await _chart(device_id, query, query.points, within, runtime)))
     if query.window is None or not query.aggregation:
         raise InvalidInputError.of_field(
             "window" if query.window is None else "aggregation",
             "missing",
             "Send aggregation and window (aggregation=mean&window=1h), or points (points=500).",
         )
-    return _json(await _windows(device_id, query, query.window, within, runtime))
+    return _json(encode(await _windows(device_id, query, query.window, within, runtime)))
 
 
 @router.delete(
@@ -247,42 +234,12 @@ async def delete_history(
     _require_user(caller)
     await runtime.devices.require_readable(caller, [device_id])
     within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
-    return _json({"deleted": await runtime.deletion.delete_range(device_id, within)})
+    return _json(encode({"deleted": await runtime.deletion.delete_range(device_id, within)}))
 
 
 def _require_user(caller: Caller) -> None:
     if isinstance(caller, DeviceCaller):
         raise NotAllowedError("A device cannot delete its history; its owner can.")
-
-
-def _page_of(
-    runtime: Runtime,
-    filters: list[Any],
-    query: schemas.HistoryParameters | schemas.FleetHistoryParameters,
-    kind: type[Any],
-) -> tuple[TimeRange, Any, str | None, str | None]:
-    """The range of a page, the key it begins after, and the range as it was first written."""
-    if query.cursor is None:
-        within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
-        return within, None, query.start_time, query.end_time
-    within, position, after = runtime.range_cursors.decode(
-        filters, query.cursor, query.start_time, query.end_time, kind
-    )
-    return within, after, position.start_time, position.end_time
-
-
-def _history_document(
-    whose: str, identifier: int, within: TimeRange, found: Any, cursor: str | None
-) -> dict[str, Any]:
-    return {
-        whose: identifier,
-        "start_time": format_ms(within.start_ms),
-        "end_time": format_ms(within.end_ms),
-        "count": len(found),
-        "truncated": cursor is not None,
-        "next_cursor": cursor,
-        "data": found,
-    }
 
 
 async def _windows(
@@ -345,8 +302,8 @@ def _wanted(request: Request) -> str:
     return "application/json"
 
 
-def _json(document: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encode(document), media_type="application/json", headers=headers)
+def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, media_type="application/json", headers=headers)
 
 
 def _stream(chunks: Iterator[bytes], media_type: str, cursor: str | None) -> Response:

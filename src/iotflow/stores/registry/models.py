@@ -18,7 +18,12 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
+
+
+class NaiveTimeError(DontWrapMixin, ValueError):
+    """The caller's mistake: unwrapped, so that it is not taken for a database that is away."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -31,7 +36,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a datetime without a zone would be read as local time")
+            raise NaiveTimeError("a datetime without a zone would be read as local time")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 

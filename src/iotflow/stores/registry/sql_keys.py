@@ -70,7 +70,9 @@ class Keys(Connections):
         statement = (
             select(
                 api_keys.c.id,
+                api_keys.c.prefix,
                 api_keys.c.device_id,
+                api_keys.c.created_at,
                 api_keys.c.expires_at,
                 devices.c.user_id,
                 devices.c.name,
@@ -84,12 +86,6 @@ class Keys(Connections):
         async with self.reading() as connection:
             row = (await connection.execute(statement)).first()
         return _to_record(row) if row else None
-
-    async def key(self, key_id: int) -> ApiKey | None:
-        async with self.reading() as connection:
-            statement = select(api_keys).where(api_keys.c.id == key_id)
-            row = (await connection.execute(statement)).first()
-        return to_key(row) if row else None
 
     async def keys(self, device_id: int, now: datetime) -> list[ApiKey]:
         statement = (
@@ -154,11 +150,13 @@ def _to_record(row: Any) -> KeyRecord:
     status = DeviceStatus(row.status)
     return KeyRecord(
         key_id=row.id,
+        prefix=row.prefix,
         device_id=row.device_id,
         user_id=row.user_id,
         name=row.name,
         status=status,
         active=row.is_active and status is not DeviceStatus.INACTIVE,
+        created_ms=to_ms(row.created_at),
         expires_ms=to_ms(row.expires_at) if row.expires_at else None,
     )
 

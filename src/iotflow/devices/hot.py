@@ -1,0 +1,19 @@
+"""The call of devices that shows how fast keys are checked, close to the bytes."""
+
+from iotflow.devices.schemas import CredentialsOut
+from iotflow.http.authentication import identify_device
+from iotflow.http.hot_routes import Answer, HotRequest, HotRoute
+from iotflow.http.paths import API
+
+
+async def credentials(request: HotRequest) -> Answer | None:
+    """GET /devices/credentials."""
+    if request.api_key is None or request.scope["query_string"]:
+        return None
+    runtime = request.runtime
+    caller = await identify_device(runtime, request.api_key, reading=True)
+    body = CredentialsOut.of(caller.key, runtime.now_ms()).model_dump_json()
+    return Answer(200, body.encode())
+
+
+HOT_ROUTES = (HotRoute("GET", f"{API}/devices/credentials", credentials),)
