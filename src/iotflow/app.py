@@ -20,6 +20,7 @@ from iotflow.http.hot_routes import HotRoutes
 from iotflow.http.middleware import LimitBody, Observe
 from iotflow.http.queries import refuse_unknown_parameters
 from iotflow.http.responses import ProblemDocument
+from iotflow.http.responses import problems as problems_of
 from iotflow.observability.metrics import Metrics
 from iotflow.runtime import Runtime, open_runtime
 from iotflow.settings import Settings
@@ -88,7 +89,7 @@ def _include_routers(app: FastAPI) -> None:
     checked = [Depends(refuse_unknown_parameters)]
     # /telemetry/status stands before /telemetry/{device_id}.
     for router in (accounts, devices, telemetry_health, telemetry, health):
-        app.include_router(router, dependencies=checked)
+        app.include_router(router, dependencies=checked, responses=problems_of(422))
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -8,7 +8,7 @@ from iotflow.devices.service import DeviceView, RegisteredDevice
 from iotflow.domain.devices import ApiKey, Device, DeviceStatus, KeyRecord
 from iotflow.domain.times import from_ms
 from iotflow.http.pagination import Cursor, Limit
-from iotflow.http.schemas import Body, Model, Query, Text, Time
+from iotflow.http.schemas import WHOLE, Body, Model, Query, Text, Time
 
 Text64 = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 Text128 = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
@@ -16,7 +16,11 @@ Text256 = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_./-]{0,62}$")]
 Labels = Annotated[
     dict[LabelKey, Annotated[Text, StringConstraints(max_length=128)]],
-    Field(max_length=32, examples=[{"room": "kitchen"}]),
+    Field(
+        max_length=32,
+        examples=[{"room": "kitchen"}],
+        json_schema_extra={"additionalProperties": False},
+    ),
 ]
 
 MAX_KEY_LIFETIME_S = 10 * 365 * 86_400
@@ -45,11 +49,13 @@ class BulkRegistration(Body):
 
 class KeyRotation(Body):
     expires_in: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_KEY_LIFETIME_S, description="Seconds the new key lives; null: for ever"),
+        Annotated[int, Field(ge=1, le=MAX_KEY_LIFETIME_S), WHOLE] | None,
+        Field(description="Seconds the new key lives; null: for ever"),
     ] = None
     overlap: Annotated[
-        int, Field(ge=0, le=30 * 86_400, description="Seconds the old key goes on; 0: ends now")
+        int,
+        Field(ge=0, le=30 * 86_400, description="Seconds the old key goes on; 0: ends now"),
+        WHOLE,
     ] = 86_400
 
 
@@ -57,7 +63,8 @@ class DeviceListQuery(Query):
     status: DeviceStatus | None = None
     device_type: str | None = None
     label: Annotated[
-        list[str], Field(max_length=8, description="key:value; repeat it for several labels")
+        list[Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^:]+:"})]],
+        Field(max_length=8, description="key:value; repeat it for several labels"),
     ] = Field(default_factory=list[str])
     q: Annotated[
         str | None, Field(max_length=128, description="Part of a name, description or location")

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from iotflow import errors
 from iotflow.errors import FieldError, IoTFlowError
+from iotflow.http.methods import Methods
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -115,13 +116,19 @@ def install(app: FastAPI) -> None:
     async def expected(request: Request, error: IoTFlowError) -> Response:
         return problem_response(request, problem_of(error))
 
+    methods = Methods(app)
+
     async def invalid(request: Request, error: RequestValidationError) -> Response:
+        in_path = any(each["loc"][0] == "path" for each in error.errors())
+        if in_path and (allowed := methods.of_literal(request.url.path)):
+            return problem_response(request, _method_not_allowed(allowed))
         return problem_response(request, problem_of(_invalid_input(request, error)))
 
     async def framework(request: Request, error: HTTPException) -> Response:
-        code = _CODES.get(error.status_code, "http_error")
-        detail = _DETAILS.get(error.status_code, HTTPStatus(error.status_code).phrase)
-        problem = Problem(error.status_code, code, detail, headers=error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = methods.of(request.url.path) or ""
+            return problem_response(request, _method_not_allowed(allowed))
+        problem = _framework_problem(error.status_code, error.headers or {})
         return problem_response(request, problem)
 
     # Any: Starlette's annotation asks for handlers of every exception.
@@ -132,6 +139,15 @@ def install(app: FastAPI) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+
+
+def _framework_problem(status: int, headers: Mapping[str, str]) -> Problem:
+    detail = _DETAILS.get(status, HTTPStatus(status).phrase)
+    return Problem(status, _CODES.get(status, "http_error"), detail, headers=headers)
+
+
+def _method_not_allowed(allowed: str) -> Problem:
+    return _framework_problem(405, {"Allow": allowed})
 
 
 def _invalid_input(request: Request, error: RequestValidationError) -> IoTFlowError:

@@ -18,6 +18,8 @@ async def refuse_unknown_parameters(request: Request) -> None:
     """
     if not request.scope["query_string"]:
         return
+    if not all(value.isdecimal() for value in request.path_params.values()):
+        return  # no such id, or no such address: that is said first
     route: APIRoute = request.scope["route"]
     known = _names_of(route.dependant)
     unknown = sorted(set(request.query_params) - known)

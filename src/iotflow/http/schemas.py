@@ -6,7 +6,9 @@ from typing import Annotated
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     WithJsonSchema,
 )
@@ -39,11 +41,22 @@ Time = Annotated[
 ]
 
 
+def _whole(value: object) -> object:
+    # JSON has one kind of number: 60.0 is an integer there.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For an integer in a strict body, which may be written with a fraction of zero."""
+
+
 def _printable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("NUL characters cannot be stored")
     return text
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[
+    str, AfterValidator(_printable), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
+]
 """Text that every store can keep."""

@@ -196,14 +196,15 @@ def _judge(reading: Reading, sent_name: str, sent: Any, index: int | None) -> No
     if type(sent) is _Measured:
         unit, sent = sent.unit, sent.value
     elif (measured := _object(sent)) is not None and _is_measured(measured):
-        unit, sent = measured.get("unit") or "", measured["value"]
+        unit, sent = measured.get("unit"), measured["value"]
+        unit = "" if unit is None else unit
     name = verdicts.canonical_name(sent_name)
     value = verdicts.settled_value(sent)
     if name is None:
         reading.rejected.append(verdicts.reject_name(sent_name, index))
     elif value is None:
         reading.rejected.append(verdicts.reject_value(sent_name, sent, index))
-    elif unit and not verdicts.valid_unit(unit):
+    elif unit != "" and not verdicts.valid_unit(unit):
         reading.rejected.append(verdicts.reject_unit(sent_name, index))
     else:
         reading.values.append((name, value, unit))
