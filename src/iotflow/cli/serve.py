@@ -70,6 +70,7 @@ def _server_options() -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "lifespan": "on",
         "ws": "none",
         "timeout_graceful_shutdown": _GRACE_S,

@@ -109,7 +109,7 @@ class _Template(NamedTuple):
 
 
 class HotRoutes:
-    """ASGI middleware that answers `routes` itself and passes everything else on."""
+    """An ASGI app that answers `routes` itself and passes everything else on."""
 
     def __init__(self, app: ASGIApp, routes: tuple[HotRoute, ...], metrics: Metrics) -> None:
         self._app = app

@@ -2,43 +2,33 @@
 
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.stores.registry.models import worker_slots
 from iotflow.stores.registry.sql_base import Connections
 
-_ATTEMPTS = 5
+# Any number that nothing else in the database locks (migrations.py has 0x10F10).
+_ADVISORY_LOCK = 0x10F11
 
 
 class Slots(Connections):
     async def lease_slot(
         self, owner: str, slots: int, until: datetime, now: datetime
     ) -> int | None:
-        for _ in range(_ATTEMPTS):
-            try:
-                return await self._lease(owner, slots, until, now)
-            except IntegrityError:
-                continue  # another process took the unused slot first
-        return None
-
-    async def _lease(self, owner: str, slots: int, until: datetime, now: datetime) -> int | None:
         column = worker_slots.c
         async with self.writing() as connection:
-            taken = (
-                await connection.execute(
-                    select(column.slot, column.leased_until)
-                    .where(column.slot < slots)
-                    .order_by(column.leased_until)
-                    .with_for_update()
-                )
-            ).all()
-            unused = sorted(set(range(slots)) - {row.slot for row in taken})
+            await _take_turns(connection)
+            # Locked against `extend_slot`, which may be keeping one that has just run out.
+            known = select(column.slot, column.leased_until).where(column.slot < slots)
+            rows = (await connection.execute(known.with_for_update())).all()
+            unused = set(range(slots)) - {row.slot for row in rows}
             if unused:
-                lease = {"slot": unused[0], "owner": owner, "leased_until": until}
+                slot = min(unused)
+                lease = {"slot": slot, "owner": owner, "leased_until": until}
                 await connection.execute(insert(worker_slots).values(lease))
-                return unused[0]
-            longest_free = taken[0]
+                return slot
+            longest_free = min(rows, key=lambda row: row.leased_until)
             if longest_free.leased_until > now:
                 return None
             await connection.execute(
@@ -57,3 +47,9 @@ class Slots(Connections):
                 .values(leased_until=until)
             )
             return kept.rowcount == 1
+
+
+async def _take_turns(connection: AsyncConnection) -> None:
+    """Let one process at a time choose: row locks do not hold back a row that is not there yet."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

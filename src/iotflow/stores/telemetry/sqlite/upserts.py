@@ -63,7 +63,7 @@ _latest = Upsert(
 
 
 def _zero_mark(zero: float) -> int | None:
-    """What `int_value` says of a zero: SQLite keeps whole numbers of a REAL column without a sign."""
+    """What `int_value` says of a zero, since SQLite gives 0.0 back for -0.0 in a REAL column."""
     return NEGATIVE_ZERO if copysign(1.0, zero) < 0 else None
 
 
