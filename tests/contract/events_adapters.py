@@ -1,0 +1,63 @@
+"""The event stores that the contract suite runs on. Another adapter is one more entry."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from iotflow.stores.events.protocol import EventStore
+from iotflow.stores.events.sql import SqlEventStore
+from tests.contract.servers import server_url, servers
+
+
+class EventsHarness(Protocol):
+    """An open store. Ids, users and devices of the tests are fresh, so a server may be shared."""
+
+    store: EventStore
+
+    def unopened(self) -> EventStore:
+        """Another adapter on the same storage, that was never opened."""
+        ...
+
+
+@dataclass
+class SqlHarness:
+    url: str
+
+    def __post_init__(self) -> None:
+        self.store = self.unopened()
+
+    def unopened(self) -> SqlEventStore:
+        return SqlEventStore(self.url)
+
+
+@asynccontextmanager
+async def sqlite(directory: Path) -> AsyncGenerator[EventsHarness]:
+    async with _opened(SqlHarness(f"sqlite:///{directory}/events.db")) as harness:
+        yield harness
+
+
+@asynccontextmanager
+async def postgres(_directory: Path) -> AsyncGenerator[EventsHarness]:
+    async with _opened(SqlHarness(server_url("IOTFLOW_TEST_POSTGRES_URL"))) as harness:
+        yield harness
+
+
+@asynccontextmanager
+async def _opened(harness: SqlHarness) -> AsyncGenerator[SqlHarness]:
+    await harness.store.open()
+    try:
+        yield harness
+    finally:
+        await harness.store.close()
+
+
+Start = Callable[[Path], AbstractAsyncContextManager[EventsHarness]]
+
+ADAPTERS = [
+    pytest.param(sqlite, id="sqlite"),
+    pytest.param(postgres, id="postgres", marks=servers),
+]

@@ -1,0 +1,888 @@
+"""The contract of the registry role, on every adapter (stores/registry/protocol.py)."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta, timezone
+from secrets import randbits, token_hex
+from typing import Any, TypeVar
+
+import pytest
+
+from iotflow.domain.devices import Device, DeviceStatus, KeyRecord
+from iotflow.domain.times import to_ms
+from iotflow.domain.users import User, UserRole
+from iotflow.errors import ConflictError, StoreUnavailableError
+from iotflow.stores.registry.protocol import (
+    DeviceQuery,
+    NewDevice,
+    NewKey,
+    NewRefreshToken,
+    NewUser,
+    Registry,
+)
+from tests.contract.registry_adapters import RegistryHarness
+
+T = TypeVar("T")
+
+NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+INDIA = timezone(timedelta(hours=5, minutes=30))
+NO_ID = 2**62
+
+
+@pytest.fixture
+def store(registry: RegistryHarness) -> Registry:
+    return registry.store
+
+
+@pytest.fixture
+async def user(store: Registry) -> User:
+    return await create_user(store)
+
+
+@pytest.fixture
+async def device(store: Registry, user: User) -> Device:
+    return await create_device(store, user)
+
+
+async def create_user(store: Registry, name: str | None = None, email: str = "") -> User:
+    name = name or f"user-{token_hex(6)}"
+    return await store.create_user(NewUser(name, email or f"{name}@example.com", "hash"), NOW)
+
+
+def new_key(expires_at: datetime | None = None) -> NewKey:
+    return NewKey(token_hex(32), "iotd_" + token_hex(4), expires_at)
+
+
+async def create_device(
+    store: Registry, user: User, key: NewKey | None = None, **fields: Any
+) -> Device:
+    fields.setdefault("name", "boiler")
+    return await store.create_device(NewDevice(user.id, **fields), key or new_key(), NOW)
+
+
+async def outcomes(*calls: Awaitable[T]) -> tuple[list[T], list[ConflictError]]:
+    """Answers and conflicts of calls made at once. Any other error is raised."""
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    answers: list[Any] = []
+    conflicts: list[ConflictError] = []
+    for each in done:
+        if isinstance(each, ConflictError):
+            conflicts.append(each)
+        elif isinstance(each, BaseException):
+            raise each
+        else:
+            answers.append(each)
+    return answers, conflicts
+
+
+def is_utc(moment: datetime | None) -> bool:
+    return moment is not None and moment.utcoffset() == timedelta(0)
+
+
+def calls(store: Registry) -> list[Any]:
+    """A call of every method."""
+    return [
+        store.ping(),
+        store.create_user(NewUser("x", "x@example.com", "hash"), NOW),
+        store.user(1),
+        store.credentials("x"),
+        store.note_login(1, NOW, None),
+        store.add_refresh_token(NewRefreshToken(1, "f", "d", NOW), NOW),
+        store.rotate_refresh_token("d", "e", NOW, NOW),
+        store.end_session("d", NOW),
+        store.create_device(NewDevice(1, "x"), new_key(), NOW),
+        store.create_devices([(NewDevice(1, "x"), new_key())], NOW),
+        store.device(1),
+        store.devices(DeviceQuery(1)),
+        store.device_names(1, 1),
+        store.key_record("d", NOW),
+        store.keys(1, NOW),
+        store.rotate_key(1, new_key(), NOW, NOW),
+        store.revoke_key(1, 1, NOW),
+        store.note_seen({1: 1}),
+        store.lease_slot("x", 1, NOW, NOW),
+        store.extend_slot(0, "x", NOW),
+    ]
+
+
+class TestLifecycle:
+    async def test_ping_answers_and_the_backend_is_named(self, store: Registry) -> None:
+        await store.ping()
+        assert store.backend
+
+    async def test_nothing_works_before_it_is_opened(self, registry: RegistryHarness) -> None:
+        for call in calls(registry.unopened()):
+            with pytest.raises(StoreUnavailableError):
+                await call
+
+    async def test_nothing_works_after_it_was_closed(self, registry: RegistryHarness) -> None:
+        store = registry.unopened()
+        await store.open()
+        await store.ping()
+        await store.close()
+        for call in calls(store):
+            with pytest.raises(StoreUnavailableError):
+                await call
+
+    async def test_several_may_open_at_once_and_see_the_same(
+        self, registry: RegistryHarness, user: User
+    ) -> None:
+        others = [registry.unopened() for _ in range(3)]
+        await asyncio.gather(*(other.open() for other in others))
+        try:
+            assert [await other.user(user.id) for other in others] == [user] * 3
+        finally:
+            for other in others:
+                await other.close()
+
+
+class TestTimes:
+    async def test_they_come_back_aware_and_in_utc(self, store: Registry) -> None:
+        there = NOW.astimezone(INDIA)
+        name = token_hex(8)
+        user = await store.create_user(NewUser(name, f"{name}@example.com", "hash"), there)
+        assert (user.created_at, user.updated_at) == (NOW, NOW)
+        await store.note_login(user.id, there, None)
+        key = new_key(there + DAY)
+        created = await store.create_device(NewDevice(user.id, "x"), key, there)
+        assert created.key is not None
+        await store.note_seen({created.key.id: to_ms(there)})
+        found, device = await store.user(user.id), await store.device(created.id)
+        assert found is not None
+        assert device is not None
+        assert device.key is not None
+        moments = [
+            user.created_at,
+            found.created_at,
+            found.last_login_at,
+            device.created_at,
+            device.updated_at,
+            device.last_seen,
+            device.key.created_at,
+            device.key.last_used_at,
+            device.key.expires_at,
+        ]
+        assert all(is_utc(moment) for moment in moments)
+        assert device.key.expires_at == NOW + DAY
+        assert found.last_login_at == NOW
+
+    async def test_naive_ones_are_refused(self, registry: RegistryHarness, user: User) -> None:
+        store = registry.store
+        await registry.free_slots()
+        naive = datetime(2026, 1, 1)  # noqa: DTZ001 - what is tested
+        refused = [
+            store.create_user(NewUser("naive", "naive@example.com", "hash"), naive),
+            store.note_login(user.id, naive, None),
+            store.add_refresh_token(NewRefreshToken(user.id, "f", token_hex(32), naive), NOW),
+            store.create_device(NewDevice(user.id, "x"), new_key(naive), NOW),
+            store.key_record("d", naive),
+            store.lease_slot("x", 1, naive, NOW),
+        ]
+        for call in refused:
+            with pytest.raises(ValueError, match="zone"):
+                await call
+        assert await store.credentials("naive") is None
+        assert await store.devices(DeviceQuery(10, user.id)) == ([], False)
+
+
+class TestUsers:
+    async def test_a_user_comes_back_whole(self, store: Registry) -> None:
+        name = "Jörg-" + token_hex(6)
+        new = NewUser(name, f"{name}@Example.com", "hash", UserRole.ADMIN)
+        user = await store.create_user(new, NOW)
+        assert user == User(user.id, name, new.email, UserRole.ADMIN, True, NOW, NOW)
+        assert await store.user(user.id) == user
+        assert await store.credentials(name) == (user, "hash")
+
+    async def test_unknown_ones_are_none(self, store: Registry) -> None:
+        assert await store.user(NO_ID) is None
+        assert await store.credentials(token_hex(8)) is None
+        assert await store.credentials("") is None
+
+    async def test_sign_in_is_by_name_or_address_in_any_case(self, store: Registry) -> None:
+        name = "MixedÉCase-" + token_hex(4)
+        user = await create_user(store, name, f"{name}@example.com")
+        for spelling in (name, name.upper(), name.lower(), f"{name}@EXAMPLE.com".swapcase()):
+            assert await store.credentials(spelling) == (user, "hash")
+
+    async def test_names_are_unique_in_any_case(self, store: Registry) -> None:
+        name = "Élan-" + token_hex(6)
+        await create_user(store, name)
+        for taken in (name, name.upper(), name.lower()):
+            with pytest.raises(ConflictError) as raised:
+                await create_user(store, taken, f"{token_hex(6)}@example.com")
+            assert raised.value.error_code == "username_taken"
+
+    async def test_addresses_are_unique_in_any_case(self, store: Registry) -> None:
+        email = f"{token_hex(6)}@example.com"
+        await create_user(store, None, email)
+        for taken in (email, email.upper(), email.title()):
+            with pytest.raises(ConflictError) as raised:
+                await create_user(store, None, taken)
+            assert raised.value.error_code == "email_taken"
+
+    async def test_of_many_at_once_one_gets_the_name(self, store: Registry) -> None:
+        name = "race-" + token_hex(6)
+        spellings = [name, name.upper(), name.title()] * 5
+        created, conflicts = await outcomes(
+            *(create_user(store, each, f"{token_hex(6)}@example.com") for each in spellings)
+        )
+        assert len(created) == 1
+        assert {conflict.error_code for conflict in conflicts} == {"username_taken"}
+        found = await store.credentials(name)
+        assert found is not None
+        assert found[0] == created[0]
+
+    async def test_of_many_at_once_one_gets_the_address(self, store: Registry) -> None:
+        email = f"{token_hex(6)}@example.com"
+        created, conflicts = await outcomes(*(create_user(store, None, email) for _ in range(12)))
+        assert len(created) == 1
+        assert {conflict.error_code for conflict in conflicts} == {"email_taken"}
+
+    async def test_a_login_is_stamped_and_may_replace_the_hash(
+        self, store: Registry, user: User
+    ) -> None:
+        assert user.last_login_at is None
+        await store.note_login(user.id, NOW + HOUR, None)
+        found, password_hash = await store.credentials(user.username) or (None, None)
+        assert found is not None
+        assert (found.last_login_at, password_hash) == (NOW + HOUR, "hash")
+        await store.note_login(user.id, NOW + DAY, "better")
+        found, password_hash = await store.credentials(user.username) or (None, None)
+        assert found is not None
+        assert (found.last_login_at, password_hash) == (NOW + DAY, "better")
+
+
+class TestIds:
+    async def test_a_deleted_users_id_never_comes_back(self, registry: RegistryHarness) -> None:
+        store = registry.store
+        gone = await create_user(store)
+        await registry.delete_user(gone.id)
+        assert await store.user(gone.id) is None
+        assert (await create_user(store)).id > gone.id
+
+    async def test_neither_do_those_of_devices_and_keys(self, registry: RegistryHarness) -> None:
+        store = registry.store
+        gone, stays = await create_user(store), await create_user(store)
+        old = await create_device(store, gone)
+        await registry.delete_user(gone.id)
+        assert await store.device(old.id) is None
+        new = await create_device(store, stays)
+        assert new.id > old.id
+        assert old.key is not None
+        assert new.key is not None
+        assert await store.keys(old.id, NOW) == []
+        assert new.key.id > old.key.id
+
+    async def test_with_a_user_go_devices_keys_and_tokens(
+        self, registry: RegistryHarness, user: User
+    ) -> None:
+        store, key = registry.store, new_key()
+        device = await create_device(store, user, key)
+        digest = await signed_in(store, user)
+        await registry.delete_user(user.id)
+        assert await store.device(device.id) is None
+        assert await store.key_record(key.digest, NOW) is None
+        assert await rotate(store, digest) is None
+
+    async def test_ids_rise(self, store: Registry, user: User) -> None:
+        ids = [(await create_device(store, user)).id for _ in range(5)]
+        assert ids == sorted(set(ids))
+
+
+async def signed_in(
+    store: Registry, user: User, expires_at: datetime = NOW + DAY, now: datetime = NOW
+) -> str:
+    """The digest of a family's first token."""
+    digest = token_hex(32)
+    await store.add_refresh_token(NewRefreshToken(user.id, token_hex(16), digest, expires_at), now)
+    return digest
+
+
+async def rotate(store: Registry, digest: str, now: datetime = NOW) -> str | None:
+    """The successor's digest, where the token opened something."""
+    successor = token_hex(32)
+    opened = await store.rotate_refresh_token(digest, successor, now + DAY, now)
+    return successor if opened else None
+
+
+async def rotated(store: Registry, digest: str, now: datetime = NOW) -> str:
+    successor = await rotate(store, digest, now)
+    assert successor is not None
+    return successor
+
+
+class TestRefreshTokens:
+    async def test_a_live_token_is_exchanged_once(self, store: Registry, user: User) -> None:
+        digest, successor, family = token_hex(32), token_hex(32), token_hex(16)
+        await store.add_refresh_token(NewRefreshToken(user.id, family, digest, NOW + DAY), NOW)
+        opened = await store.rotate_refresh_token(digest, successor, NOW + 2 * DAY, NOW)
+        assert opened == (user, family)
+        assert await store.rotate_refresh_token(
+            successor, token_hex(32), NOW + 3 * DAY, NOW + DAY
+        ) == (user, family)
+
+    async def test_unknown_and_expired_ones_open_nothing(self, store: Registry, user: User) -> None:
+        assert await rotate(store, token_hex(32)) is None
+        digest = await signed_in(store, user, NOW + HOUR)
+        assert await rotate(store, digest, NOW + HOUR) is None
+        assert await rotate(store, digest, NOW + HOUR - SECOND) is not None
+
+    async def test_a_successor_has_the_expiry_that_it_was_given(
+        self, store: Registry, user: User
+    ) -> None:
+        successor = await rotated(store, await signed_in(store, user))
+        assert await rotate(store, successor, NOW + DAY) is None
+        assert await rotate(store, successor, NOW + DAY - SECOND) is not None
+
+    async def test_reuse_ends_the_whole_family(self, store: Registry, user: User) -> None:
+        first = await signed_in(store, user)
+        second = await rotated(store, first)
+        third = await rotated(store, second)
+        assert await rotate(store, first) is None
+        assert await rotate(store, third) is None
+
+    async def test_reuse_leaves_other_families_alone(self, store: Registry, user: User) -> None:
+        first, other = await signed_in(store, user), await signed_in(store, user)
+        await rotated(store, first)
+        assert await rotate(store, first) is None
+        assert await rotate(store, other) is not None
+
+    async def test_a_token_that_expired_unused_ends_nothing(
+        self, store: Registry, user: User
+    ) -> None:
+        family, digests = token_hex(16), [token_hex(32), token_hex(32)]
+        for digest, expires_at in zip(digests, (NOW + HOUR, NOW + 30 * DAY), strict=True):
+            await store.add_refresh_token(NewRefreshToken(user.id, family, digest, expires_at), NOW)
+        assert await rotate(store, digests[0], NOW + 2 * HOUR) is None
+        assert await rotate(store, digests[1], NOW + 2 * HOUR) is not None
+
+    async def test_of_many_at_once_exactly_one_is_served(self, store: Registry, user: User) -> None:
+        digest = await signed_in(store, user)
+        answers, _ = await outcomes(*(rotate(store, digest) for _ in range(12)))
+        successors = [each for each in answers if each is not None]
+        assert len(successors) == 1
+        # The others showed a used token, as a thief would: the family has ended.
+        assert await rotate(store, successors[0]) is None
+
+    async def test_signing_out_ends_the_family(self, store: Registry, user: User) -> None:
+        first = await signed_in(store, user)
+        second = await rotated(store, first)
+        other = await signed_in(store, user)
+        await store.end_session(second, NOW)
+        assert await rotate(store, second) is None
+        assert await rotate(store, other) is not None
+
+    async def test_an_outdated_token_signs_out_as_well(self, store: Registry, user: User) -> None:
+        first = await signed_in(store, user)
+        second = await rotated(store, first)
+        await store.end_session(first, NOW)
+        assert await rotate(store, second) is None
+
+    async def test_signing_out_with_anything_else_is_ignored(
+        self, store: Registry, user: User
+    ) -> None:
+        digest = await signed_in(store, user)
+        await store.end_session(token_hex(32), NOW)
+        await store.end_session("", NOW)
+        assert await rotate(store, digest) is not None
+
+    async def test_a_deactivated_user_gets_none(
+        self, registry: RegistryHarness, user: User
+    ) -> None:
+        digest = await signed_in(registry.store, user)
+        await registry.deactivate(user_id=user.id)
+        assert await rotate(registry.store, digest) is None
+
+    async def test_expired_ones_are_known_for_a_while_then_forgotten(
+        self, store: Registry, user: User
+    ) -> None:
+        families: list[tuple[str, str]] = []
+        for _ in range(2):
+            first, second = token_hex(32), token_hex(32)
+            new = NewRefreshToken(user.id, token_hex(16), first, NOW + HOUR)
+            await store.add_refresh_token(new, NOW)
+            assert await store.rotate_refresh_token(first, second, NOW + 90 * DAY, NOW)
+            families.append((first, second))
+        await signed_in(store, user, NOW + 90 * DAY, NOW + DAY)
+        assert await rotate(store, families[0][0], NOW + DAY) is None
+        assert await rotate(store, families[0][1], NOW + DAY) is None, "a replay went unnoticed"
+        for _ in range(5):  # each forgets a bounded number
+            await signed_in(store, user, NOW + 90 * DAY, NOW + 30 * DAY)
+        assert await rotate(store, families[1][0], NOW + 30 * DAY) is None
+        assert await rotate(store, families[1][1], NOW + 30 * DAY) is not None
+
+
+class TestDevices:
+    async def test_a_device_comes_back_whole(self, store: Registry, user: User) -> None:
+        key = new_key(NOW + DAY)
+        new = NewDevice(
+            user.id,
+            "Kessel 🌡",
+            description="in the cellar\nleft",
+            device_type="boiler",
+            location="Köln",
+            firmware_version="1.2.3-rc1",
+            hardware_version="B",
+            labels={"site": "north", "a/b.c-d": "ü \"quoted\" 'x' %", "empty": ""},
+        )
+        device = await store.create_device(new, key, NOW)
+        assert device.key is not None
+        assert (device.key.device_id, device.key.prefix) == (device.id, key.prefix)
+        assert (device.key.created_at, device.key.expires_at) == (NOW, NOW + DAY)
+        assert device == Device(
+            device.id,
+            user.id,
+            new.name,
+            DeviceStatus.ACTIVE,
+            NOW,
+            NOW,
+            new.description,
+            new.device_type,
+            new.location,
+            new.labels,
+            new.firmware_version,
+            new.hardware_version,
+            None,
+            device.key,
+        )
+        assert await store.device(device.id) == device
+        assert (await store.devices(DeviceQuery(10, user.id)))[0] == [device]
+
+    async def test_unknown_ones_are_none(self, store: Registry, user: User) -> None:
+        assert await store.device(NO_ID) is None
+        assert await store.devices(DeviceQuery(10, user.id)) == ([], False)
+        assert await store.device_names(user.id, 10) == {}
+
+    async def test_names_need_not_be_unique(self, store: Registry, user: User) -> None:
+        one, other = [await create_device(store, user, name="same") for _ in range(2)]
+        assert one.id != other.id
+
+    async def test_many_are_created_in_the_order_given(self, store: Registry, user: User) -> None:
+        new = [
+            (NewDevice(user.id, f"d{at}", labels={"n": str(at)}), new_key()) for at in range(300)
+        ]
+        created = await store.create_devices(new, NOW)
+        assert [device.name for device in created] == [each.name for each, _ in new]
+        assert [device.key and device.key.prefix for device in created] == [
+            key.prefix for _, key in new
+        ]
+        record = await store.key_record(new[123][1].digest, NOW)
+        assert record is not None
+        assert (record.device_id, record.name) == (created[123].id, "d123")
+
+    async def test_many_are_created_or_none(self, store: Registry, user: User) -> None:
+        taken = new_key()
+        await create_device(store, user, taken, name="first")
+        new = [(NewDevice(user.id, "x"), new_key()), (NewDevice(user.id, "y"), taken)]
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            await store.create_devices(new, NOW)
+        assert [d.name for d in (await store.devices(DeviceQuery(10, user.id)))[0]] == ["first"]
+
+
+class TestDeviceQueries:
+    @pytest.fixture
+    async def fleet(self, registry: RegistryHarness, user: User) -> dict[str, Device]:
+        """Devices by name."""
+        store = registry.store
+        made = [
+            await create_device(store, user, name="Boiler 1", device_type="boiler",
+                                labels={"site": "north", "floor": "1"}),
+            await create_device(store, user, name="boiler 2", device_type="boiler",
+                                labels={"site": "south", "floor": "1"}),
+            await create_device(store, user, name="pump_1", device_type="pump",
+                                labels={"site": "north"}, location="Halle 100%"),
+            await create_device(store, user, name="meter", description="next to the BOILER"),
+        ]  # fmt: skip
+        await registry.deactivate(device_id=made[1].id)
+        return {device.name: device for device in made}
+
+    CASES: tuple[tuple[dict[str, Any], list[str]], ...] = (
+        ({}, ["Boiler 1", "boiler 2", "pump_1", "meter"]),
+        ({"status": DeviceStatus.ACTIVE}, ["Boiler 1", "pump_1", "meter"]),
+        ({"status": DeviceStatus.INACTIVE}, ["boiler 2"]),
+        ({"status": DeviceStatus.MAINTENANCE}, []),
+        ({"device_type": "boiler"}, ["Boiler 1", "boiler 2"]),
+        ({"device_type": "BOILER"}, []),
+        ({"labels": (("site", "north"),)}, ["Boiler 1", "pump_1"]),
+        ({"labels": (("site", "north"), ("floor", "1"))}, ["Boiler 1"]),
+        ({"labels": (("site", "north"), ("site", "south"))}, []),
+        ({"labels": (("floor", "2"),)}, []),
+        ({"labels": (("nothing", ""),)}, []),
+        ({"labels": (("a\"b'c.d[0]$", "x"),)}, []),
+        ({"text": "boiler"}, ["Boiler 1", "boiler 2", "meter"]),
+        ({"text": "HALLE"}, ["pump_1"]),
+        ({"text": "100%"}, ["pump_1"]),
+        ({"text": "%"}, ["pump_1"]),
+        ({"text": "p_1"}, ["pump_1"]),
+        ({"text": "r_1"}, []),
+        ({"text": "\\"}, []),
+        ({"text": "boiler", "device_type": "boiler", "labels": (("floor", "1"),),
+          "status": DeviceStatus.ACTIVE}, ["Boiler 1"]),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case[0])[:40])
+    async def test_filters(
+        self,
+        store: Registry,
+        user: User,
+        fleet: dict[str, Device],
+        case: tuple[dict[str, Any], list[str]],
+    ) -> None:
+        filters, expected = case
+        found, more = await store.devices(DeviceQuery(10, user.id, **filters))
+        assert [device.name for device in found] == expected
+        assert not more
+        assert found == [await store.device(fleet[name].id) for name in expected]
+
+    async def test_labels_with_any_name(self, store: Registry, user: User) -> None:
+        for name in ("a.b", "a/b", "a-b", "A_b", "a..b", "a b", "a'b", "0", "$"):
+            device = await create_device(store, user, labels={name: "Köln 'x'", "other": "no"})
+            found, _ = await store.devices(DeviceQuery(10, user.id, labels=((name, "Köln 'x'"),)))
+            assert [each.id for each in found] == [device.id]
+
+    async def test_everyones_are_found_without_a_user(self, store: Registry) -> None:
+        mark = token_hex(8)
+        users = [await create_user(store) for _ in range(3)]
+        made = [await create_device(store, each, labels={"mark": mark}) for each in users]
+        found, _ = await store.devices(DeviceQuery(10, labels=(("mark", mark),)))
+        assert found == made
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+    async def test_pages_follow_the_ids(self, store: Registry, user: User, limit: int) -> None:
+        made = [await create_device(store, user, name=f"d{at}") for at in range(6)]
+        found: list[Device] = []
+        more = True
+        while more:
+            after_id = found[-1].id if found else 0
+            page, more = await store.devices(DeviceQuery(limit, user.id, after_id=after_id))
+            assert len(page) == limit or not more
+            found += page
+        assert found == made
+
+    async def test_filters_hold_on_every_page(self, store: Registry, user: User) -> None:
+        made = [await create_device(store, user, device_type=("a", "b")[at % 2]) for at in range(6)]
+        page, more = await store.devices(
+            DeviceQuery(2, user.id, device_type="a", after_id=made[0].id)
+        )
+        assert (page, more) == ([made[2], made[4]], False)
+
+    async def test_names_by_id_are_bounded(self, store: Registry, user: User) -> None:
+        made = [await create_device(store, user, name=f"d{at}") for at in range(4)]
+        await create_device(store, await create_user(store), name="of another")
+        assert await store.device_names(user.id, 10) == {d.id: d.name for d in made}
+        assert await store.device_names(user.id, 3) == {d.id: d.name for d in made[:3]}
+
+    async def test_a_device_shows_its_newest_live_key(
+        self, store: Registry, device: Device
+    ) -> None:
+        new, _ = await store.rotate_key(device.id, new_key(), NOW + DAY, NOW)
+        found = await store.device(device.id)
+        assert found is not None
+        assert found.key == new
+        await store.revoke_key(device.id, new.id, NOW)
+        found = await store.device(device.id)
+        assert found is not None
+        assert found.key is not None
+        assert device.key is not None
+        assert found.key.id == device.key.id
+        await store.revoke_key(device.id, device.key.id, NOW)
+        found = await store.device(device.id)
+        assert found is not None
+        assert found.key is None
+
+
+class TestKeys:
+    async def test_a_live_key_opens_its_device(self, store: Registry, user: User) -> None:
+        key = new_key(NOW + DAY)
+        device = await create_device(store, user, key)
+        assert device.key is not None
+        assert await store.key_record(key.digest, NOW) == KeyRecord(
+            key_id=device.key.id,
+            device_id=device.id,
+            user_id=user.id,
+            name="boiler",
+            status=DeviceStatus.ACTIVE,
+            active=True,
+            expires_ms=to_ms(NOW + DAY),
+            created_ms=to_ms(NOW),
+            prefix=key.prefix,
+        )
+        assert await store.keys(device.id, NOW) == [device.key]
+
+    async def test_one_without_an_expiry_lives_on(self, store: Registry, user: User) -> None:
+        key = new_key()
+        await create_device(store, user, key)
+        record = await store.key_record(key.digest, NOW + 10_000 * DAY)
+        assert record is not None
+        assert record.expires_ms is None
+
+    async def test_unknown_ones_open_nothing(self, store: Registry, device: Device) -> None:
+        assert await store.key_record(token_hex(32), NOW) is None
+        assert await store.key_record("", NOW) is None
+        assert await store.keys(NO_ID, NOW) == []
+        assert await store.revoke_key(device.id, NO_ID, NOW) is None
+
+    async def test_an_expired_one_opens_nothing(self, store: Registry, user: User) -> None:
+        key = new_key(NOW + HOUR)
+        device = await create_device(store, user, key)
+        assert await store.key_record(key.digest, NOW + HOUR - SECOND) is not None
+        for later in (NOW + HOUR, NOW + DAY):
+            assert await store.key_record(key.digest, later) is None
+            assert await store.keys(device.id, later) == []
+
+    async def test_of_an_inactive_device_or_user_it_says_so(
+        self, registry: RegistryHarness, user: User
+    ) -> None:
+        store, keys = registry.store, [new_key(), new_key()]
+        one, _ = [await create_device(store, user, key) for key in keys]
+        await registry.deactivate(device_id=one.id)
+        records = [await store.key_record(key.digest, NOW) for key in keys]
+        assert [record and (record.status, record.active) for record in records] == [
+            (DeviceStatus.INACTIVE, False),
+            (DeviceStatus.ACTIVE, True),
+        ]
+        await registry.deactivate(user_id=user.id)
+        records = [await store.key_record(key.digest, NOW) for key in keys]
+        assert [record and record.active for record in records] == [False, False]
+
+    async def test_a_revoked_one_opens_nothing(self, store: Registry, user: User) -> None:
+        key = new_key()
+        device = await create_device(store, user, key)
+        assert device.key is not None
+        assert await store.revoke_key(device.id, device.key.id, NOW) == key.digest
+        assert await store.key_record(key.digest, NOW) is None
+        assert await store.keys(device.id, NOW) == []
+        assert await store.revoke_key(device.id, device.key.id, NOW) is None
+
+    async def test_only_the_devices_own_key_is_revoked(self, store: Registry, user: User) -> None:
+        key = new_key()
+        device, other = await create_device(store, user, key), await create_device(store, user)
+        assert device.key is not None
+        assert await store.revoke_key(other.id, device.key.id, NOW) is None
+        assert await store.key_record(key.digest, NOW) is not None
+
+    async def test_of_many_revocations_one_has_done_it(
+        self, store: Registry, device: Device
+    ) -> None:
+        assert device.key is not None
+        revocations = [store.revoke_key(device.id, device.key.id, NOW) for _ in range(8)]
+        answers, _ = await outcomes(*revocations)
+        assert [answer is not None for answer in answers].count(True) == 1
+
+
+class TestKeyRotation:
+    async def test_two_live_for_the_overlap(self, store: Registry, user: User) -> None:
+        old, new = new_key(), new_key()
+        device = await create_device(store, user, old)
+        created, others = await store.rotate_key(device.id, new, NOW + HOUR, NOW + MINUTE)
+        assert others == [old.digest]
+        assert (created.device_id, created.prefix) == (device.id, new.prefix)
+        assert (created.created_at, created.expires_at) == (NOW + MINUTE, None)
+        live = await store.keys(device.id, NOW + MINUTE)
+        assert [(key.prefix, key.expires_at) for key in live] == [
+            (old.prefix, NOW + HOUR),
+            (new.prefix, None),
+        ]
+        assert await store.key_record(old.digest, NOW + MINUTE) is not None
+        assert await store.key_record(old.digest, NOW + HOUR) is None
+        assert await store.key_record(new.digest, NOW + HOUR) is not None
+
+    async def test_without_an_overlap_the_old_one_ends_at_once(
+        self, store: Registry, user: User
+    ) -> None:
+        old, new = new_key(), new_key()
+        device = await create_device(store, user, old)
+        assert (await store.rotate_key(device.id, new, NOW, NOW))[1] == [old.digest]
+        assert await store.key_record(old.digest, NOW) is None
+        assert await store.key_record(new.digest, NOW) is not None
+
+    async def test_a_key_that_ends_sooner_is_not_prolonged(
+        self, store: Registry, user: User
+    ) -> None:
+        old = new_key(NOW + MINUTE)
+        device = await create_device(store, user, old)
+        await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        assert await store.key_record(old.digest, NOW + MINUTE) is None
+
+    async def test_a_third_is_refused(self, store: Registry, device: Device) -> None:
+        await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        before = await store.keys(device.id, NOW)
+        with pytest.raises(ConflictError) as raised:
+            await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        assert raised.value.error_code == "too_many_keys"
+        assert await store.keys(device.id, NOW) == before
+
+    async def test_ending_both_makes_room(self, store: Registry, device: Device) -> None:
+        await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        created, others = await store.rotate_key(device.id, new_key(), NOW, NOW)
+        assert len(others) == 2
+        assert await store.keys(device.id, NOW) == [created]
+
+    @pytest.mark.parametrize("way", ["expiry", "revocation"])
+    async def test_one_that_ended_makes_room(
+        self, store: Registry, device: Device, way: str
+    ) -> None:
+        await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        now = NOW + HOUR if way == "expiry" else NOW
+        if way == "revocation":
+            assert device.key is not None
+            await store.revoke_key(device.id, device.key.id, NOW)
+        _, others = await store.rotate_key(device.id, new_key(), now + HOUR, now)
+        assert len(others) == 1
+        assert len(await store.keys(device.id, now)) == 2
+
+    async def test_two_at_most_however_many_rotate_at_once(
+        self, store: Registry, device: Device
+    ) -> None:
+        created, conflicts = await outcomes(
+            *(store.rotate_key(device.id, new_key(), NOW + HOUR, NOW) for _ in range(12))
+        )
+        assert len(created) == 1
+        assert {conflict.error_code for conflict in conflicts} == {"too_many_keys"}
+        assert len(await store.keys(device.id, NOW)) == 2
+
+    async def test_one_lives_however_many_rotate_at_once_without_overlap(
+        self, store: Registry, device: Device
+    ) -> None:
+        created, conflicts = await outcomes(
+            *(store.rotate_key(device.id, new_key(), NOW, NOW) for _ in range(8))
+        )
+        assert (len(created), conflicts) == (8, [])
+        assert len(await store.keys(device.id, NOW)) == 1
+
+
+class TestNoteSeen:
+    @staticmethod
+    async def stamps(store: Registry, device: Device) -> tuple[int | None, int | None]:
+        """When key and device were last seen."""
+        assert device.key is not None
+        found = await store.device(device.id)
+        assert found is not None
+        used_ms = await TestNoteSeen.used_ms(store, device.id)
+        return used_ms[device.key.id], found.last_seen and to_ms(found.last_seen)
+
+    @staticmethod
+    async def used_ms(store: Registry, device_id: int) -> dict[int, int | None]:
+        """When each key was last used."""
+        keys = await store.keys(device_id, NOW)
+        return {key.id: key.last_used_at and to_ms(key.last_used_at) for key in keys}
+
+    async def test_key_and_device_are_stamped_to_the_millisecond(
+        self, store: Registry, device: Device
+    ) -> None:
+        assert device.key is not None
+        assert await self.stamps(store, device) == (None, None)
+        await store.note_seen({device.key.id: 1_767_225_600_123})
+        assert await self.stamps(store, device) == (1_767_225_600_123,) * 2
+
+    async def test_never_backwards(self, store: Registry, device: Device) -> None:
+        assert device.key is not None
+        for seen_ms in (1_767_225_600_000, 1_767_225_599_999, 1_000, 1_767_225_600_000):
+            await store.note_seen({device.key.id: seen_ms})
+            assert await self.stamps(store, device) == (1_767_225_600_000,) * 2
+        await store.note_seen({device.key.id: 1_767_225_600_001})
+        assert await self.stamps(store, device) == (1_767_225_600_001,) * 2
+
+    async def test_a_device_was_seen_when_its_newest_stamp_says(
+        self, store: Registry, device: Device
+    ) -> None:
+        assert device.key is not None
+        other, _ = await store.rotate_key(device.id, new_key(), NOW + HOUR, NOW)
+        await store.note_seen({device.key.id: 5_000, other.id: 4_000})
+        assert await self.stamps(store, device) == (5_000, 5_000)
+        assert await self.used_ms(store, device.id) == {device.key.id: 5_000, other.id: 4_000}
+
+    async def test_unknown_keys_and_nothing_at_all(self, store: Registry, device: Device) -> None:
+        assert device.key is not None
+        await store.note_seen({})
+        await store.note_seen({NO_ID: 1, device.key.id: 7_000})
+        assert await self.stamps(store, device) == (7_000, 7_000)
+
+    async def test_thousands_in_one_call(self, store: Registry, user: User) -> None:
+        new = [(NewDevice(user.id, "x"), new_key()) for _ in range(3_000)]
+        devices = await store.create_devices(new, NOW)
+        seen = {d.key.id: 10_000 + at for at, d in enumerate(devices) if d.key is not None}
+        await store.note_seen(seen)
+        found, _ = await store.devices(DeviceQuery(5_000, user.id))
+        assert [d.last_seen and to_ms(d.last_seen) for d in found] == list(seen.values())
+
+    async def test_many_flushes_at_once(self, store: Registry, user: User) -> None:
+        new = [(NewDevice(user.id, "x"), new_key()) for _ in range(200)]
+        devices = await store.create_devices(new, NOW)
+        ids = [d.key.id for d in devices if d.key is not None]
+        turns = [dict.fromkeys(reversed(ids), 10000 + turn) for turn in range(8)]
+        await asyncio.gather(*(store.note_seen(turn) for turn in turns))
+        found, _ = await store.devices(DeviceQuery(1_000, user.id))
+        assert {d.last_seen and to_ms(d.last_seen) for d in found} == {10_007}
+
+
+class TestSlots:
+    @pytest.fixture
+    async def slots(self, registry: RegistryHarness) -> Registry:
+        """A registry without leases."""
+        await registry.free_slots()
+        return registry.store
+
+    async def test_each_gets_one_of_its_own_until_there_are_none(self, slots: Registry) -> None:
+        leased = [await slots.lease_slot(f"o{at}", 3, NOW + MINUTE, NOW) for at in range(4)]
+        assert sorted(leased[:3], key=str) == [0, 1, 2]
+        assert leased[3] is None
+
+    async def test_all_at_once_all_get_one(self, slots: Registry) -> None:
+        leased = await asyncio.gather(
+            *(slots.lease_slot(f"o{at}", 12, NOW + MINUTE, NOW) for at in range(12))
+        )
+        assert sorted(leased, key=str) == sorted(range(12), key=str)
+
+    async def test_never_two_at_once_for_what_ran_out(self, slots: Registry) -> None:
+        for at in range(4):
+            await slots.lease_slot(f"old{at}", 4, NOW + SECOND, NOW)
+        later = NOW + MINUTE
+        leased = await asyncio.gather(
+            *(slots.lease_slot(f"new{at}", 4, later + MINUTE, later) for at in range(8))
+        )
+        taken = [slot for slot in leased if slot is not None]
+        assert sorted(taken) == [0, 1, 2, 3]
+
+    async def test_the_longest_free_comes_first(self, slots: Registry) -> None:
+        ends = (NOW + 30 * SECOND, NOW + 10 * SECOND, NOW + 20 * SECOND)
+        for at, until in enumerate(ends):
+            assert await slots.lease_slot(f"o{at}", 3, until, NOW) == at
+        later = NOW + MINUTE
+        taken = [await slots.lease_slot(f"n{at}", 3, later + DAY, later) for at in range(4)]
+        assert taken == [1, 2, 0, None]
+
+    async def test_one_that_was_never_leased_comes_before_one_that_ran_out(
+        self, slots: Registry
+    ) -> None:
+        await slots.lease_slot("first", 2, NOW + SECOND, NOW)
+        assert await slots.lease_slot("second", 2, NOW + DAY, NOW + MINUTE) == 1
+
+    async def test_a_lease_ends_when_it_says(self, slots: Registry) -> None:
+        assert await slots.lease_slot("a", 1, NOW + MINUTE, NOW) == 0
+        almost = NOW + MINUTE - timedelta(microseconds=1)
+        assert await slots.lease_slot("b", 1, NOW + DAY, almost) is None
+        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE) == 0
+
+    async def test_an_extended_one_is_not_taken(self, slots: Registry) -> None:
+        await slots.lease_slot("a", 1, NOW + MINUTE, NOW)
+        assert await slots.extend_slot(0, "a", NOW + HOUR)
+        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE) is None
+        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + HOUR) == 0
+
+    async def test_one_that_another_took_is_lost(self, slots: Registry) -> None:
+        await slots.lease_slot("a", 1, NOW + SECOND, NOW)
+        await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE)
+        assert not await slots.extend_slot(0, "a", NOW + 2 * DAY)
+        assert not await slots.extend_slot(randbits(20) + 100, "a", NOW + DAY)
+        assert await slots.extend_slot(0, "b", NOW + 2 * DAY)
+
+    async def test_slots_above_the_number_asked_for_are_not_given(self, slots: Registry) -> None:
+        for at in range(3):
+            await slots.lease_slot(f"o{at}", 3, NOW + SECOND, NOW)
+        later = NOW + MINUTE
+        assert await slots.lease_slot("n", 1, later + DAY, later) == 0
+        assert await slots.lease_slot("m", 1, later + DAY, later) is None
