@@ -90,26 +90,34 @@ class EventLogWorker:
             self._crashes += 1
             if self._crashes < _CRASHES_BEFORE_SEARCH:
                 raise
-            await self._append_halves(batch, error)
+            rejected = await self._append_halves(batch, error)
+            self.rejected += len(rejected)
+            self.written += len(batch) - len(rejected)
+            for event, cause in rejected:
+                _log.error("event_rejected", event_id=event.id, error=type(cause).__name__)
         else:
             self.written += len(batch)
 
-    async def _append_halves(self, batch: Sequence[Event], error: Exception) -> None:
-        """Store all of a batch but the events at fault. Storing one twice changes nothing."""
+    async def _append_halves(
+        self, batch: Sequence[Event], error: Exception
+    ) -> list[tuple[Event, Exception]]:
+        """Store all of a batch but the events at fault; returns those, with what was said of each.
+
+        Should the store go away meanwhile, all of it is done again: storing one twice changes
+        nothing.
+        """
         if len(batch) == 1:
-            self.rejected += 1
-            _log.error("event_rejected", event_id=batch[0].id, error=type(error).__name__)
-            return
+            return [(batch[0], error)]
         middle = len(batch) // 2
+        rejected: list[tuple[Event, Exception]] = []
         for half in (batch[:middle], batch[middle:]):
             try:
                 await self._store.append(half)
             except StoreUnavailableError:
                 raise
             except Exception as half_error:
-                await self._append_halves(half, half_error)
-            else:
-                self.written += len(half)
+                rejected += await self._append_halves(half, half_error)
+        return rejected
 
     def _tell_away(self) -> None:
         self.failed_attempts += 1
