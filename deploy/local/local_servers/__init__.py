@@ -1,0 +1,1 @@
+"""Real database servers on this machine's loopback addresses, without containers."""
