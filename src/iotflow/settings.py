@@ -216,6 +216,8 @@ def _refuse_unknown(settings: type[Settings], environ: Iterable[str]) -> None:
     known = {name.upper() for name in _variables(settings, PREFIX)} | CLIENT_VARIABLES
     known.add(f"{PREFIX}SECRETS_DIR")
     for name in environ:
+        if name.startswith(f"{PREFIX}TEST_"):
+            continue  # where the tests find their servers
         if name.startswith(PREFIX) and name.upper() not in known:
             raise ConfigurationError(f"{name}: there is no such setting{_near(name, known)}")
 

@@ -82,6 +82,25 @@ class Subscription(Protocol):
         ...
 
 
+class Epoch(Protocol):
+    """The age of what may be believed, shared by all replicas through the registry.
+
+    A cache that was away may hold what is no longer true: a tombstone or a drop did not reach
+    it, or it came back with old data. Then the epoch is raised, and what was cached in an older
+    one is a miss, on every replica within a second. Entries carry the epoch that was current
+    when the look-up behind them began. (docs/decisions/0008)
+    """
+
+    @property
+    def current(self) -> int | None:
+        """None while nothing that is cached may be believed."""
+        ...
+
+    def doubt(self) -> None:
+        """Raise the epoch, soon; here nothing is believed from now on. Never waits."""
+        ...
+
+
 class CacheStore(Store, Protocol):
     """Every method may raise StoreUnavailableError; callers go on without the cache."""
 

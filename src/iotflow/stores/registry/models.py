@@ -114,6 +114,14 @@ api_keys = _table(
     Index("ix_api_keys_device_id", "device_id"),
 )
 
+# One row.
+cache_epochs = Table(
+    "cache_epochs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+
 worker_slots = Table(
     "worker_slots",
     metadata,

@@ -157,6 +157,14 @@ class Registry(Store, Protocol):
         """A slot of 0 to `slots` - 1 whose lease has run out, the longest free first; else None."""
         ...
 
+    async def cache_epoch(self) -> int:
+        """The epoch of what caches may hold (see `stores.cache.protocol.Epoch`); 1 at first."""
+        ...
+
+    async def raise_cache_epoch(self) -> int:
+        """Begin a new epoch, whichever replica asks; returns it."""
+        ...
+
     async def extend_slot(self, slot: int, owner: str, until: datetime) -> bool:
         """Keep a slot; False where another owner has it by now."""
         ...

@@ -8,11 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.migrations import migrate, schema_of
-from iotflow.stores.registry import sql_devices, sql_keys, sql_slots, sql_users
+from iotflow.stores.registry import sql_devices, sql_epochs, sql_keys, sql_slots, sql_users
 from iotflow.stores.sql import create_engine, reading, translated_errors
 
 
-class SqlRegistry(sql_users.Users, sql_devices.Devices, sql_keys.Keys, sql_slots.Slots):
+class SqlRegistry(
+    sql_users.Users, sql_devices.Devices, sql_keys.Keys, sql_slots.Slots, sql_epochs.Epochs
+):
     """Implements `Registry` (protocol.py) for a `sqlite:///` or `postgresql://` URL."""
 
     def __init__(self, url: str) -> None:
