@@ -23,7 +23,7 @@ from iotflow.http.queries import refuse_unknown_parameters
 from iotflow.http.responses import ProblemDocument
 from iotflow.http.responses import problems as problems_of
 from iotflow.observability.metrics import Metrics
-from iotflow.runtime import Runtime, open_runtime
+from iotflow.runtime import Runtime, WorkerProcess, open_runtime
 from iotflow.settings import Settings
 from iotflow.telemetry import hot as telemetry_hot
 from iotflow.telemetry.router import router as telemetry
@@ -54,22 +54,32 @@ class State(TypedDict):
     runtime: Runtime
 
 
-def create_app(settings: Settings, on_ready: Callable[[Runtime], None] = lambda _: None) -> ASGIApp:
-    """The application for these settings. `on_ready` is called once it serves."""
+def create_app(
+    settings: Settings,
+    on_ready: Callable[[Runtime], None] = lambda _: None,
+    worker: WorkerProcess | None = None,
+) -> ASGIApp:
+    """The application for these settings. `on_ready` is called once it serves.
+
+    `worker` says which of several processes this is.
+    """
     metrics = Metrics()
-    api = create_api(settings, metrics, on_ready)
+    api = create_api(settings, metrics, on_ready, worker)
     # Outside of the framework, whose own layers cost a tenth of a submission.
     return HotRoutes(api, telemetry_hot.HOT_ROUTES + devices_hot.HOT_ROUTES, metrics)
 
 
 def create_api(
-    settings: Settings, metrics: Metrics, on_ready: Callable[[Runtime], None] = lambda _: None
+    settings: Settings,
+    metrics: Metrics,
+    on_ready: Callable[[Runtime], None] = lambda _: None,
+    worker: WorkerProcess | None = None,
 ) -> FastAPI:
     """The framework's part: all routes, the OpenAPI document, and the lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
-        async with open_runtime(settings, metrics) as runtime:
+        async with open_runtime(settings, metrics, worker) as runtime:
             on_ready(runtime)
             yield {"runtime": runtime}
 

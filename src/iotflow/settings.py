@@ -25,9 +25,9 @@ CLIENT_VARIABLES = frozenset(
 Role = Literal["registry", "telemetry", "cache", "events"]
 SCHEMES: dict[Role, frozenset[str]] = {
     "registry": frozenset({"sqlite", "postgresql"}),
-    "telemetry": frozenset({"sqlite"}),
-    "cache": frozenset({"memory", "none"}),
-    "events": frozenset({"sqlite", "postgresql"}),
+    "telemetry": frozenset({"sqlite", "postgresql", "cassandra"}),
+    "cache": frozenset({"memory", "none", "redis", "rediss", "redis+sentinel", "redis+cluster"}),
+    "events": frozenset({"sqlite", "postgresql", "mongodb", "mongodb+srv"}),
 }
 
 

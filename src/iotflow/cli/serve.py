@@ -1,19 +1,25 @@
 """`iotflow serve`: the service in a process of its own."""
 
 import contextlib
+import functools
 import gc
+import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
+from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from iotflow.app import create_app
 from iotflow.errors import ConfigurationError
 from iotflow.observability.logging import configure_logging
-from iotflow.runtime import Runtime, is_embedded
+from iotflow.runtime import WorkerProcess
+from iotflow.runtime.stores import is_embedded
 from iotflow.settings import SCHEMES, Settings
 
 # How long requests under way may take once the service was told to stop.
@@ -27,24 +33,53 @@ def run(*, host: str | None, port: int | None, workers: int, data_dir: Path | No
     """Serve until a signal ends it. Raises ConfigurationError for settings that cannot work."""
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    if workers > 1:
-        raise ConfigurationError(_why_one_worker(settings))
+    settings.signing_secret()
+    if workers > 1 and (embedded := _embedded_roles(settings)):
+        raise ConfigurationError(
+            f"--workers: several processes cannot share embedded stores ({', '.join(embedded)}). "
+            "Give these roles a server, or serve with one worker."
+        )
     configure_logging(settings.log)
-    listener = _listen(settings.host, settings.port)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
-
-    def announce(runtime: Runtime) -> None:
-        _settle_garbage_collection()
-        _say(f"IoTFlow serves on {address} (API explorer: {address}/docs)")
-        _say(f"Data: {_where_data_lies(settings)}")
-
-    app = create_app(settings, on_ready=announce)
-    config = uvicorn.Config(app, **_server_options())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(listener))
+        listener = stack.enter_context(contextlib.closing(_listen(settings)))
         _lock_data_dir(settings, stack)
-        uvicorn.Server(config).run(sockets=[listener])
+        if workers == 1:
+            _serve_here(settings, listener)
+        else:
+            _serve_with(workers, settings, listener)
+
+
+def _serve_here(settings: Settings, listener: socket.socket) -> None:
+    app = create_app(settings, on_ready=lambda _: _ready(settings, listener))
+    uvicorn.Server(uvicorn.Config(app, **_server_options())).run(sockets=[listener])
+
+
+def _ready(settings: Settings, listener: socket.socket) -> None:
+    settle()
+    _announce(settings, listener)
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
+    _say(f"IoTFlow serves on {address} (API explorer: {address}/docs)")
+    _say(f"Data: {_where_data_lies(settings)}")
+
+
+def _serve_with(workers: int, settings: Settings, listener: socket.socket) -> None:
+    """Several processes; one that dies is started again. Requests wait until one is ready."""
+    with tempfile.TemporaryDirectory(prefix="iotflow-workers-") as directory:
+        app = functools.partial(create_worker_app, settings, Path(directory))
+        config = uvicorn.Config(app, factory=True, workers=workers, **_server_options())
+        _announce(settings, listener)
+        _say(f"Workers: {workers}")
+        Multiprocess(config, sockets=[listener]).run()
+
+
+def create_worker_app(settings: Settings, directory: Path) -> ASGIApp:
+    """The application of one of several processes, made in that process."""
+    configure_logging(settings.log)
+    worker = WorkerProcess(directory, str(os.getpid()))
+    return create_app(settings, on_ready=lambda _: settle(), worker=worker)
 
 
 def _lock_data_dir(settings: Settings, stack: contextlib.ExitStack) -> None:
@@ -79,7 +114,8 @@ def _server_options() -> dict[str, Any]:
     }
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     if sys.platform != "win32":
@@ -94,8 +130,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _settle_garbage_collection() -> None:
-    """What a start leaves behind stays: keep full collections from walking through it."""
+def settle() -> None:
+    """Tune the interpreter for serving."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # What a start leaves behind stays: keep full collections from walking through it.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -108,21 +146,14 @@ def _url_host(host: str) -> str:
 
 
 def _where_data_lies(settings: Settings) -> str:
-    embedded = [
-        role for role in SCHEMES if settings.store_url(role).startswith(("sqlite:", "memory:"))
-    ]
-    if len(embedded) == len(SCHEMES):
+    if len(_embedded_roles(settings)) == len(SCHEMES):
         return str(settings.data_dir.resolve())
     backends = (f"{role} {settings.store_url(role).split(':')[0]}" for role in SCHEMES)
     return ", ".join(backends)
 
 
-def _why_one_worker(settings: Settings) -> str:
-    embedded = [role for role in SCHEMES if is_embedded(settings.store_url(role))]
-    return (
-        "--workers: several processes cannot share embedded stores "
-        f"({', '.join(embedded)}). Give these roles a server, or serve with one worker."
-    )
+def _embedded_roles(settings: Settings) -> list[str]:
+    return [role for role in SCHEMES if is_embedded(settings.store_url(role))]
 
 
 def _say(line: str) -> None:

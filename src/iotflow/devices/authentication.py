@@ -12,10 +12,12 @@ from iotflow.domain.devices import KeyRecord
 from iotflow.domain.secrets import DEVICE_KEY_LENGTH, DEVICE_KEY_PREFIX
 from iotflow.errors import NotAllowedError, NotAuthenticatedError, StoreUnavailableError
 from iotflow.stores.cache.local import LocalCache, SingleFlight
-from iotflow.stores.cache.protocol import CacheStore, KeyEntry
+from iotflow.stores.cache.protocol import CacheStore, Epoch, KeyEntry
 from iotflow.stores.registry.protocol import Registry
 
 REVOCATIONS = "revocations"
+_REVOKE, _FORGET = "revoke", "forget"
+_DIGESTS_A_MESSAGE = 500
 
 _CAPACITY = 100_000
 _UNKNOWN_CAPACITY = 10_000
@@ -37,20 +39,27 @@ class KeyAuthenticator:
         self,
         registry: Registry,
         cache: CacheStore,
+        epoch: Epoch,
         now: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._cache = cache
+        self._epoch = epoch
+        self._listening = False
+        self._forgets = 0
         self._now = now
         self._heard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, _TTL_S, monotonic)
         self._unheard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, _UNHEARD_TTL_S, monotonic)
-        self.local = self._unheard
         self._unknown: LocalCache[str, bool] = LocalCache(
             _UNKNOWN_CAPACITY, _UNHEARD_TTL_S, monotonic
         )
         self._revoked: LocalCache[str, bool] = LocalCache(_CAPACITY, _REVOKED_TTL_S, monotonic)
         self._lookups: SingleFlight[str, KeyRecord | None] = SingleFlight()
+
+    @property
+    def _local(self) -> LocalCache[str, KeyRecord]:
+        return self._heard if self._listening and self._cache.hears else self._unheard
 
     @property
     def local_hits(self) -> int:
@@ -65,7 +74,7 @@ class KeyAuthenticator:
 
         None means: ask `authenticate`.
         """
-        record = self.local.get(sha256(key.encode("latin-1", "replace")).hexdigest())
+        record = self._local.get(sha256(key.encode("latin-1", "replace")).hexdigest())
         if record is None or not record.active:
             return None
         if record.expires_ms is not None and record.expires_ms <= self._now() * 1000:
@@ -83,7 +92,7 @@ class KeyAuthenticator:
         if len(key) != DEVICE_KEY_LENGTH or not key.startswith(DEVICE_KEY_PREFIX):
             raise _opens_nothing()
         digest = sha256(key.encode("latin-1", "replace")).hexdigest()
-        record = self.local.get(digest) or await self._look_up(digest)
+        record = self._local.get(digest) or await self._look_up(digest)
         if record is None or _expired(record, self._now()):
             raise _opens_nothing()
         if not record.active:
@@ -95,13 +104,14 @@ class KeyAuthenticator:
     async def _look_up(self, digest: str) -> KeyRecord | None:
         if self._unknown.get(digest) or self._revoked.get(digest):
             return None
+        epoch, forgets = self._epoch.current, self._forgets
         record = await self._lookups.run(digest, lambda: self._ask_stores(digest))
         if self._revoked.get(digest):
             return None  # revoked while we asked
         if record is None:
             self._unknown.put(digest, True)
-        else:
-            self.local.put(digest, record)
+        elif (epoch, forgets) == (self._epoch.current, self._forgets):
+            (self._unheard if epoch is None else self._local).put(digest, record)
         return record
 
     async def _ask_stores(self, digest: str) -> KeyRecord | None:
@@ -111,11 +121,13 @@ class KeyAuthenticator:
             entry = None
         if entry is not None:
             return entry.record
+        epoch = self._epoch.current
         record = await self._registry.key_record(digest, datetime.fromtimestamp(self._now(), UTC))
-        try:
-            await self._cache.fill_key(digest, KeyEntry(record))
-        except StoreUnavailableError:
-            _log.debug("key_not_cached")
+        if epoch == self._epoch.current:
+            try:
+                await self._cache.fill_key(digest, KeyEntry(record))
+            except StoreUnavailableError:
+                _log.debug("key_not_cached")
         return record
 
     async def revoke(self, digests: list[str]) -> None:
@@ -127,28 +139,49 @@ class KeyAuthenticator:
             self._revoke_here(digest)
         try:
             await self._cache.revoke_keys(digests)
-            await self._cache.publish(REVOCATIONS, " ".join(digests).encode("ascii"))
+            await self._publish(_REVOKE, digests)
         except StoreUnavailableError:
+            self._epoch.doubt()
             _log.warning("revocation_not_published", keys=len(digests))
 
     async def forget(self, digests: list[str]) -> None:
-        """Look keys up again whose record has changed (an end to their life, say)."""
+        """Look keys up again whose record has changed (an end to their life, say), everywhere.
+
+        Call it after the registry has changed them.
+        """
         for digest in digests:
-            self.local.pop(digest)
+            self._forget_here(digest)
         try:
             await self._cache.forget_keys(digests)
+            await self._publish(_FORGET, digests)
         except StoreUnavailableError:
+            self._epoch.doubt()
             _log.warning("keys_not_forgotten", keys=len(digests))
+
+    async def _publish(self, verb: str, digests: list[str]) -> None:
+        for begin in range(0, len(digests), _DIGESTS_A_MESSAGE):
+            words = [verb, *digests[begin : begin + _DIGESTS_A_MESSAGE]]
+            await self._cache.publish(REVOCATIONS, " ".join(words).encode("ascii"))
 
     def _revoke_here(self, digest: str) -> None:
         self._revoked.put(digest, True)
+        self._forget_here(digest)
+
+    def _forget_here(self, digest: str) -> None:
+        self._forgets += 1  # what a look-up that is under way finds may be old
         self._heard.pop(digest)
         self._unheard.pop(digest)
+
+    def forget_all(self) -> None:
+        """Believe nothing that was looked up so far: the cache epoch has changed."""
+        self._heard.clear()
+        self._unheard.clear()
+        self._unknown.clear()
 
     async def listen(self, stop: asyncio.Event) -> None:
         """Follow the revocation channel until `stop`; a supervised worker runs this."""
         async with self._cache.subscribe(REVOCATIONS) as subscription:
-            self.local = self._heard
+            self._listening = True
             try:
                 ended = asyncio.ensure_future(stop.wait())
                 while not stop.is_set():
@@ -157,11 +190,18 @@ class KeyAuthenticator:
                     if not message.done():
                         message.cancel()
                         break
-                    for digest in message.result().payload.decode("ascii").split():
-                        self._revoke_here(digest)
+                    self._hear(message.result().payload.decode("ascii"))
             finally:
-                self.local = self._unheard
+                self._listening = False
                 self._heard.clear()
+
+    def _hear(self, message: str) -> None:
+        verb, *digests = message.split()
+        for digest in digests:
+            if verb == _REVOKE:
+                self._revoke_here(digest)
+            else:
+                self._forget_here(digest)
 
 
 def _expired(record: KeyRecord, now_s: float) -> bool:

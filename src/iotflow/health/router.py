@@ -15,7 +15,7 @@ from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.http.schemas import Model
 from iotflow.http.schemas import Query as QueryModel
-from iotflow.observability.metrics import CONTENT_TYPE
+from iotflow.observability.metrics import CONTENT_TYPE, exposition
 from iotflow.runtime import Runtime
 
 router = APIRouter(tags=["service"])
@@ -167,7 +167,9 @@ async def metrics(request: Request, runtime: RuntimeDep) -> Response:
         wanted = f"Bearer {token.get_secret_value()}"
         if not hmac.compare_digest(sent.encode(), wanted.encode()):
             raise NotAuthenticatedError("Send the metrics token as Authorization: Bearer <token>.")
-    return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE)
+    siblings = runtime.siblings
+    families = await siblings.all_families() if siblings else runtime.metrics.families()
+    return Response(exposition(families), media_type=CONTENT_TYPE)
 
 
 @telemetry_router.get(

@@ -104,9 +104,9 @@ class Metrics(Collector):
     def add_source(self, source: Source) -> None:
         self._sources.append(source)
 
-    def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def families(self) -> Iterable[Metric]:
+        """Everything, with the process's own."""
+        return self._registry.collect()
 
     def collect(self) -> Iterator[Metric]:
         yield from self._http()
@@ -142,6 +142,21 @@ class Metrics(Collector):
         for key, latencies in series.items():
             family.add_metric(list(key), latencies.cumulative(), latencies.total_s)
         return family
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def exposition(families: Iterable[Metric]) -> bytes:
+    """Metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families))
+    return generate_latest(registry)
 
 
 def gauge(name: str, help_text: str, value: float) -> Metric:

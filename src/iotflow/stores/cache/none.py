@@ -18,6 +18,7 @@ from iotflow.stores.cache.protocol import (
     LogCount,
     Subscription,
     WindowCount,
+    Work,
 )
 
 
@@ -50,6 +51,10 @@ class NoCache(CacheStore):
     def backend(self) -> str:
         return "none"
 
+    @property
+    def hears(self) -> bool:
+        return False
+
     def sizes(self) -> Mapping[str, int]:
         """How many entries of each kind there are, dead ones not yet swept included."""
         return {
@@ -69,6 +74,9 @@ class NoCache(CacheStore):
 
     async def ping(self) -> None:
         self._check_open()
+
+    def workers(self) -> Mapping[str, Work]:
+        return {}
 
     async def key(self, digest: str) -> KeyEntry | None:
         self._check_open()

@@ -12,7 +12,8 @@ Rules that hold for every adapter (tests/contract/test_cache_store.py):
 * Everything has a bound and a time to live.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -71,6 +72,10 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+Work = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, and returns soon after."""
+
+
 class Subscription(Protocol):
     """A bounded stream of messages. A slow reader loses the oldest, and `lost` counts them."""
 
@@ -101,10 +106,28 @@ class Epoch(Protocol):
         ...
 
 
+class FixedEpoch:
+    """The epoch of a cache that lives and dies with its process: it is never away."""
+
+    current: int | None = 1
+
+    def doubt(self) -> None:
+        """There is nothing to doubt."""
+
+
 class CacheStore(Store, Protocol):
     """Every method may raise StoreUnavailableError; callers go on without the cache."""
 
     counters: CacheCounters
+
+    @property
+    def hears(self) -> bool:
+        """Whether messages that other replicas publish surely arrive here now."""
+        ...
+
+    def workers(self) -> Mapping[str, Work]:
+        """What must run in the background while the cache is used, by name; maybe nothing."""
+        ...
 
     async def key(self, digest: str) -> KeyEntry | None:
         """What is known of a key, or None where nothing is."""

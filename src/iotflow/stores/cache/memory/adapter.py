@@ -21,6 +21,7 @@ from iotflow.stores.cache.protocol import (
     LogCount,
     Subscription,
     WindowCount,
+    Work,
 )
 from iotflow.stores.cache.ttls import CacheTtls
 
@@ -68,6 +69,10 @@ class MemoryCache(CacheStore):
     def backend(self) -> str:
         return "memory"
 
+    @property
+    def hears(self) -> bool:
+        return self._is_open
+
     def sizes(self) -> Mapping[str, int]:
         """How many entries of each kind there are, dead ones not yet swept included."""
         return {
@@ -91,6 +96,9 @@ class MemoryCache(CacheStore):
 
     async def ping(self) -> None:
         self._check_open()
+
+    def workers(self) -> Mapping[str, Work]:
+        return {}
 
     async def key(self, digest: str) -> KeyEntry | None:
         self._check_open()

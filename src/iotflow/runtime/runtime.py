@@ -1,13 +1,11 @@
-"""The composition root: opens the stores, builds the services, runs the workers.
-
-Nothing else imports an adapter, and an adapter's driver is imported only when its URL is used.
-"""
+"""Opens the stores, builds the services, runs the workers, and closes all of it in reverse."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from iotflow.accounts.passwords import Passwords
 from iotflow.accounts.service import Accounts
@@ -21,14 +19,13 @@ from iotflow.http.pagination import Cursors
 from iotflow.limits.limiter import RateLimiter
 from iotflow.observability.cache_metrics import cache_metrics
 from iotflow.observability.metrics import Metrics
+from iotflow.observability.siblings import Siblings
+from iotflow.pipeline.cache_epoch import CacheEpoch
 from iotflow.pipeline.lane import LaneLease
 from iotflow.pipeline.pipeline import Pipeline
 from iotflow.pipeline.supervisor import Supervisor
+from iotflow.runtime.stores import Stores, create_stores, is_embedded
 from iotflow.settings import Settings
-from iotflow.stores.cache.protocol import CacheStore
-from iotflow.stores.cache.ttls import CacheTtls
-from iotflow.stores.events.protocol import EventStore
-from iotflow.stores.registry.protocol import Registry
 from iotflow.stores.telemetry.protocol import TelemetryStore
 from iotflow.telemetry.aggregates import Aggregates
 from iotflow.telemetry.deletion import Deletion
@@ -43,13 +40,11 @@ _EMBEDDED_SLOTS, _SHARED_SLOTS = 2, 32
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
-    """The adapters that the settings' URLs pick."""
+class WorkerProcess:
+    """One of several processes that serve the same port; they share `directory`."""
 
-    registry: Registry
-    telemetry: TelemetryStore
-    cache: CacheStore
-    events: EventStore
+    directory: Path
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +67,7 @@ class Runtime:
     health: Health
     cursors: Cursors
     range_cursors: RangeCursors
+    siblings: Siblings | None
     started_s: float
 
     def now_ms(self) -> int:
@@ -82,19 +78,24 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, metrics: Metrics) -> AsyncGenerator[Runtime]:
+async def open_runtime(
+    settings: Settings, metrics: Metrics, worker: WorkerProcess | None = None
+) -> AsyncGenerator[Runtime]:
     """A running service without HTTP. At the end workers drain, then stores close in reverse.
+
+    `worker` says which of several processes this is.
 
     Raises:
         ConfigurationError: a setting that cannot work. A store that is down raises nothing.
     """
     async with AsyncExitStack() as stack:
-        stores = _create_stores(settings)
+        stores = create_stores(settings)
         for store in (stores.registry, stores.events, stores.cache, stores.telemetry):
             stack.push_async_callback(store.close)
         passwords = Passwords()
         stack.callback(passwords.close)
-        runtime = _build(settings, metrics, stores, passwords)
+        siblings = Siblings(worker.directory, worker.name, metrics.families) if worker else None
+        runtime = _build(settings, metrics, stores, passwords, siblings)
         runtime.supervisor.start()
         stack.push_async_callback(runtime.supervisor.stop, settings.pipeline.drain_s)
         await runtime.health.wait_for_first_attempts(_FIRST_ATTEMPT_S)
@@ -102,55 +103,13 @@ async def open_runtime(settings: Settings, metrics: Metrics) -> AsyncGenerator[R
         runtime.health.draining = True
 
 
-def is_embedded(url: str) -> bool:
-    """Whether a store lives in this process and its files, so that no other may share it."""
-    return url.startswith(("sqlite:", "memory:", "none:"))
-
-
-def _create_stores(settings: Settings) -> Stores:
-    return Stores(
-        registry=_create_registry(settings.store_url("registry")),
-        telemetry=_create_telemetry(settings.store_url("telemetry")),
-        cache=_create_cache(settings.store_url("cache"), settings),
-        events=_create_events(settings.store_url("events")),
-    )
-
-
-def _create_registry(url: str) -> Registry:
-    from iotflow.stores.registry.sql import SqlRegistry
-
-    return SqlRegistry(url)
-
-
-def _create_telemetry(url: str) -> TelemetryStore:
-    from iotflow.stores.sql import sqlite_path
-    from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
-
-    return SqliteTelemetryStore(sqlite_path(url))
-
-
-def _create_cache(url: str, settings: Settings) -> CacheStore:
-    ttls = CacheTtls(
-        key_s=settings.cache_ttl.key_s,
-        latest_s=settings.cache_ttl.latest_s,
-        online_s=settings.cache_ttl.online_s,
-    )
-    if url.startswith("none:"):
-        from iotflow.stores.cache.none import NoCache
-
-        return NoCache()
-    from iotflow.stores.cache.memory import MemoryCache
-
-    return MemoryCache(ttls)
-
-
-def _create_events(url: str) -> EventStore:
-    from iotflow.stores.events.sql import SqlEventStore
-
-    return SqlEventStore(url)
-
-
-def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Passwords) -> Runtime:
+def _build(
+    settings: Settings,
+    metrics: Metrics,
+    stores: Stores,
+    passwords: Passwords,
+    siblings: Siblings | None,
+) -> Runtime:
     now = time.time
     secret = settings.signing_secret()
     exclusive = is_embedded(settings.store_url("registry"))
@@ -160,7 +119,7 @@ def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Pass
         stores.events, stores.registry.note_seen, event_capacity=settings.pipeline.event_queue
     )
     limiter = RateLimiter(stores.cache, settings.rate_limits, now)
-    keys = KeyAuthenticator(stores.registry, stores.cache, now)
+    keys = KeyAuthenticator(stores.registry, stores.cache, stores.epoch, now)
     names = MeasurementNames(stores.telemetry, settings.ingest.max_measurements)
     write_clock = WriteClock(lane.lane, now)
     cursors = Cursors(secret)
@@ -210,9 +169,10 @@ def _build(settings: Settings, metrics: Metrics, stores: Stores, passwords: Pass
         health=Health(_watches(stores), supervisor, lane),
         cursors=cursors,
         range_cursors=RangeCursors(cursors),
+        siblings=siblings,
         started_s=time.monotonic(),
     )
-    _add_workers(runtime, lane)
+    _add_workers(runtime, stores, lane)
     _add_metrics(runtime, stores)
     return runtime
 
@@ -226,12 +186,19 @@ def _watches(stores: Stores) -> Sequence[StoreWatch]:
     )
 
 
-def _add_workers(runtime: Runtime, lane: LaneLease) -> None:
+def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:
     supervisor = runtime.supervisor
     for watch in runtime.health.watches:
         supervisor.add(f"watch_{watch.role}", watch.run)
     supervisor.add("lane", lambda stop: _keep_lane(runtime.health.watch("registry"), lane, stop))
     supervisor.add("revocations", runtime.keys.listen)
+    if isinstance(stores.epoch, CacheEpoch):
+        stores.epoch.listeners.append(runtime.keys.forget_all)
+        supervisor.add("cache_epoch", stores.epoch.follow)
+    for name, work in stores.cache.workers().items():
+        supervisor.add(name, work)
+    if runtime.siblings is not None:
+        supervisor.add("metrics_socket", runtime.siblings.serve)
     runtime.pipeline.start(supervisor)
 
 
