@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format types bench lock clean
+.PHONY: help run run-cluster test test-servers servers servers-stop check lint format types bench lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,19 @@ run: $(VENV)/.run ## Set everything up and serve on 127.0.0.1:8000 (PORT=… for
 
 test: $(VENV)/.dev ## Run all tests that need no server
 	@$(BIN)/pytest -q -m "not servers"
+
+servers: ## Start PostgreSQL, Redis, Cassandra and a MongoDB stand-in; print their settings
+	@$(PYTHON) deploy/local/servers.py start $(TOPOLOGY)
+
+servers-stop: ## Stop the servers that were started; their data stay
+	@$(PYTHON) deploy/local/servers.py stop
+
+run-cluster: $(VENV)/.run ## Start the servers and serve on them (PORT=… for another port)
+	@deploy/local/run-cluster.sh $(BIN)/iotflow serve $(if $(PORT),--port $(PORT))
+
+test-servers: $(VENV)/.dev ## Run the tests that need servers; starts them first
+	@$(PYTHON) deploy/local/servers.py start single redis-sentinel redis-cluster > /dev/null
+	@$(BIN)/pytest -q -m servers
 
 check: lint types test ## Everything that must hold before a commit
 

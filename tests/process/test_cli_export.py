@@ -134,7 +134,7 @@ def test_only_some_measurements_of_a_range_of_years(
         rows = [
             (row["measurement_name"], row["value"], row["unit"]) for row in csv.DictReader(file)
         ]
-    assert sorted(rows) == [["special_9", SPECIAL[9], ""], ["t", "20", "°C"]]
+    assert sorted(rows) == [("special_9", SPECIAL[9], ""), ("t", "20", "°C")]
 
 
 def test_an_export_can_be_imported_into_another_device(

@@ -44,6 +44,8 @@ def configure_logging(settings: LogSettings) -> None:
     # At debug these two tell of every statement and thread hop.
     for noisy in ("aiosqlite", "asyncio"):
         logging.getLogger(noisy).setLevel(max(level, logging.INFO))
+    # What uvicorn tells of starting and stopping, `serve` says in a line.
+    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
     # Alembic announces each migration in two lines; `serve` says it in one.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
