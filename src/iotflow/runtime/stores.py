@@ -78,7 +78,7 @@ def _create_cache(url: str, settings: Settings, epoch: Epoch) -> CacheStore:
     if url.startswith("none:"):
         from iotflow.stores.cache.none import NoCache
 
-        return NoCache()
+        return NoCache(alone=is_embedded(settings.store_url("registry")))
     from iotflow.stores.cache.memory import MemoryCache
 
     return MemoryCache(ttls)

@@ -27,7 +27,8 @@ class NoCache(CacheStore):
     """Remembers nothing: every look-up is a miss, no fill is taken, nobody is online.
 
     Limits and messages are no cache, and what needs them must go on: they are kept inside
-    the process, so they reach no other replica. The clocks and bounds are MemoryCache's.
+    the process, so they reach no other replica. `alone` says that there is none. The clocks and
+    bounds are MemoryCache's.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class NoCache(CacheStore):
         now: WallClock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
         *,
+        alone: bool = False,
         max_subjects: int = 100_000,
         max_subscribers: int = 1_000,
         max_messages: int = 1_000,
@@ -43,6 +45,7 @@ class NoCache(CacheStore):
         self._now = now
         self._monotonic = monotonic
         self._is_open = False
+        self._alone = alone
         self._windows = SlidingWindows(max_subjects, self.counters)
         self._logs = SlidingLogs(max_subjects, self.counters)
         self._broker = Broker(max_subscribers, max_messages)
@@ -53,7 +56,7 @@ class NoCache(CacheStore):
 
     @property
     def hears(self) -> bool:
-        return False
+        return self._alone and self._is_open
 
     def sizes(self) -> Mapping[str, int]:
         """How many entries of each kind there are, dead ones not yet swept included."""
