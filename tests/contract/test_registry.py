@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta, timezone
-from secrets import randbits, token_hex
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import pytest
@@ -102,8 +102,11 @@ def calls(store: Registry) -> list[Any]:
         store.rotate_key(1, new_key(), NOW, NOW),
         store.revoke_key(1, 1, NOW),
         store.note_seen({1: 1}),
-        store.lease_slot("x", 1, NOW, NOW),
-        store.extend_slot(0, "x", NOW),
+        store.claim_slot("x", 1, 1, NOW, {}),
+        store.renew_slot("x", 1, NOW, {}),
+        store.release_slot("x", NOW),
+        store.cache_epoch(),
+        store.raise_cache_epoch(),
     ]
 
 
@@ -178,7 +181,7 @@ class TestTimes:
             store.add_refresh_token(NewRefreshToken(user.id, "f", token_hex(32), naive), NOW),
             store.create_device(NewDevice(user.id, "x"), new_key(naive), NOW),
             store.key_record("d", naive),
-            store.lease_slot("x", 1, naive, NOW),
+            store.claim_slot("x", 1, 1, naive, {}),
         ]
         for call in refused:
             with pytest.raises(ValueError, match="zone"):
@@ -826,63 +829,72 @@ class TestSlots:
         await registry.free_slots()
         return registry.store
 
-    async def test_each_gets_one_of_its_own_until_there_are_none(self, slots: Registry) -> None:
-        leased = [await slots.lease_slot(f"o{at}", 3, NOW + MINUTE, NOW) for at in range(4)]
-        assert sorted(leased[:3], key=str) == [0, 1, 2]
-        assert leased[3] is None
+    @staticmethod
+    async def claim(slots: Registry, owner: str, limit: int = 8, **more: Any) -> int | None:
+        """The number that an owner got."""
+        now = more.pop("now", NOW)
+        held = await slots.claim_slot(owner, limit, 4, now, more.pop("dead", {}), **more)
+        return None if held is None else next(s.number for s in held if s.owner == owner)
 
-    async def test_all_at_once_all_get_one(self, slots: Registry) -> None:
-        leased = await asyncio.gather(
-            *(slots.lease_slot(f"o{at}", 12, NOW + MINUTE, NOW) for at in range(12))
-        )
-        assert sorted(leased, key=str) == sorted(range(12), key=str)
-
-    async def test_never_two_at_once_for_what_ran_out(self, slots: Registry) -> None:
-        for at in range(4):
-            await slots.lease_slot(f"old{at}", 4, NOW + SECOND, NOW)
-        later = NOW + MINUTE
-        leased = await asyncio.gather(
-            *(slots.lease_slot(f"new{at}", 4, later + MINUTE, later) for at in range(8))
-        )
-        taken = [slot for slot in leased if slot is not None]
-        assert sorted(taken) == [0, 1, 2, 3]
-
-    async def test_the_longest_free_comes_first(self, slots: Registry) -> None:
-        ends = (NOW + 30 * SECOND, NOW + 10 * SECOND, NOW + 20 * SECOND)
-        for at, until in enumerate(ends):
-            assert await slots.lease_slot(f"o{at}", 3, until, NOW) == at
-        later = NOW + MINUTE
-        taken = [await slots.lease_slot(f"n{at}", 3, later + DAY, later) for at in range(4)]
-        assert taken == [1, 2, 0, None]
-
-    async def test_one_that_was_never_leased_comes_before_one_that_ran_out(
+    async def test_each_gets_the_lowest_of_its_own_until_there_are_none(
         self, slots: Registry
     ) -> None:
-        await slots.lease_slot("first", 2, NOW + SECOND, NOW)
-        assert await slots.lease_slot("second", 2, NOW + DAY, NOW + MINUTE) == 1
+        assert [await self.claim(slots, f"o{at}", 3) for at in range(4)] == [0, 1, 2, None]
 
-    async def test_a_lease_ends_when_it_says(self, slots: Registry) -> None:
-        assert await slots.lease_slot("a", 1, NOW + MINUTE, NOW) == 0
-        almost = NOW + MINUTE - timedelta(microseconds=1)
-        assert await slots.lease_slot("b", 1, NOW + DAY, almost) is None
-        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE) == 0
+    async def test_all_at_once_all_get_one(self, slots: Registry) -> None:
+        claimed = await asyncio.gather(*(self.claim(slots, f"o{at}", 12) for at in range(12)))
+        assert sorted(claimed, key=str) == sorted(range(12), key=str)
 
-    async def test_an_extended_one_is_not_taken(self, slots: Registry) -> None:
-        await slots.lease_slot("a", 1, NOW + MINUTE, NOW)
-        assert await slots.extend_slot(0, "a", NOW + HOUR)
-        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE) is None
-        assert await slots.lease_slot("b", 1, NOW + DAY, NOW + HOUR) == 0
+    async def test_there_are_as_many_lanes_as_the_slots_need(self, slots: Registry) -> None:
+        held = [await slots.claim_slot(f"o{at}", 64, 4, NOW, {}) for at in range(9)]
+        assert all(each is not None for each in held)
+        lanes = [next(s.lanes for s in h or () if s.owner == f"o{at}") for at, h in enumerate(held)]
+        assert lanes == [4, 4, 4, 4, 8, 8, 8, 8, 16]
+        renewed = await slots.renew_slot("o1", 4, NOW + SECOND, {})
+        assert renewed is not None
+        assert {s.owner: s.lanes for s in renewed}["o1"] == 16
+        assert {s.owner: s.lanes for s in renewed}["o2"] == 4, "everyone renews for themselves"
+        assert {s.owner: s.renewed_at for s in renewed}["o1"] == NOW + SECOND
 
-    async def test_one_that_another_took_is_lost(self, slots: Registry) -> None:
-        await slots.lease_slot("a", 1, NOW + SECOND, NOW)
-        await slots.lease_slot("b", 1, NOW + DAY, NOW + MINUTE)
-        assert not await slots.extend_slot(0, "a", NOW + 2 * DAY)
-        assert not await slots.extend_slot(randbits(20) + 100, "a", NOW + DAY)
-        assert await slots.extend_slot(0, "b", NOW + 2 * DAY)
+    async def test_a_dead_holder_is_forgotten_unless_it_has_renewed(self, slots: Registry) -> None:
+        for owner in ("a", "b", "c"):
+            await self.claim(slots, owner)
+        await slots.renew_slot("b", 4, NOW + SECOND, {})
+        held = await slots.renew_slot("c", 4, NOW + MINUTE, {"a": NOW, "b": NOW})
+        assert held is not None
+        assert sorted(s.owner for s in held) == ["b", "c"]
+        assert await slots.renew_slot("a", 4, NOW + MINUTE, {}) is None
+        assert await self.claim(slots, "d", now=NOW + MINUTE) == 0
 
-    async def test_slots_above_the_number_asked_for_are_not_given(self, slots: Registry) -> None:
-        for at in range(3):
-            await slots.lease_slot(f"o{at}", 3, NOW + SECOND, NOW)
-        later = NOW + MINUTE
-        assert await slots.lease_slot("n", 1, later + DAY, later) == 0
-        assert await slots.lease_slot("m", 1, later + DAY, later) is None
+    async def test_one_that_died_just_now_is_not_the_next_ones(self, slots: Registry) -> None:
+        await self.claim(slots, "a", 2)
+        assert await self.claim(slots, "b", 2, dead={"a": NOW}) == 1
+        assert await self.claim(slots, "c", 2, alone=True) == 0
+        assert await self.claim(slots, "d", 1, alone=True) == 0, "rather that one than none"
+
+    async def test_a_released_one_is_free_two_seconds_later(self, slots: Registry) -> None:
+        await self.claim(slots, "a", 1)
+        await slots.release_slot("a", NOW + SECOND)
+        assert await slots.renew_slot("a", 4, NOW + SECOND, {}) is None
+        assert await self.claim(slots, "b", 1, now=NOW + 2 * SECOND) is None
+        assert await self.claim(slots, "c", 1, now=NOW + 3 * SECOND) == 0
+
+    async def test_lanes_become_fewer_when_they_are_not_needed(self, slots: Registry) -> None:
+        for at in range(5):
+            await self.claim(slots, f"o{at}")
+        await slots.release_slot("o4", NOW)
+        soon = await slots.renew_slot("o0", 4, NOW + SECOND, {})
+        later = await slots.renew_slot("o0", 4, NOW + MINUTE, {})
+        assert soon is not None
+        assert later is not None
+        assert next(s.lanes for s in soon if s.owner == "o0") == 8, "what it issued may lie ahead"
+        assert next(s.lanes for s in later if s.owner == "o0") == 4
+
+
+class TestCacheEpoch:
+    async def test_it_rises_by_one_whoever_raises_it(self, registry: RegistryHarness) -> None:
+        store = registry.store
+        before = await store.cache_epoch()
+        raised = await asyncio.gather(*(store.raise_cache_epoch() for _ in range(5)))
+        assert sorted(raised) == [before + n for n in range(1, 6)]
+        assert await store.cache_epoch() == before + 5

@@ -1,20 +1,17 @@
-"""The lease on a process's lane: never two processes on one, never a lane that may have run out."""
+"""A process's lane: never two on one, never one that may have been given to another."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from iotflow.domain.clock import Lane
 from iotflow.errors import StoreUnavailableError
-from iotflow.pipeline.lane import LaneLease
+from iotflow.pipeline.lane import EMBEDDED, SHARED, LaneLease, LanePlan
 from iotflow.stores.registry.sql import SqlRegistry
-
-LEASE_S, MARGIN_S = 30.0, 2.0
 
 
 @dataclass
@@ -36,14 +33,20 @@ class Processes:
     registry: SqlRegistry
     clocks: Clocks = field(default_factory=Clocks)
 
-    def lease(self, slots: int = 2, *, exclusive: bool = False) -> LaneLease:
+    def lease(self, plan: LanePlan = SHARED) -> LaneLease:
         return LaneLease(
             self.registry,
-            slots,
-            exclusive=exclusive,
+            plan,
             now=lambda: self.clocks.now_s,
             monotonic=lambda: self.clocks.monotonic_s,
         )
+
+    async def pass_time(self, seconds: float, *leases: LaneLease) -> None:
+        """Let those that live renew every two seconds meanwhile."""
+        for _ in range(int(seconds / 2)):
+            self.clocks.advance(2)
+            for lease in leases:
+                await lease.attempt()
 
 
 @pytest.fixture
@@ -54,144 +57,145 @@ async def processes(tmp_path: Path) -> AsyncGenerator[Processes]:
     await registry.close()
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`keep` asks again after milliseconds."""
-    monkeypatch.setattr("iotflow.pipeline.lane._RENEW_S", 0.002)
-    monkeypatch.setattr("iotflow.pipeline.lane._RETRY_S", 0.002)
+def overlap(one: Lane, other: Lane) -> bool:
+    """Whether there is a number in both."""
+    return any(one.at_or_after(n) == other.at_or_after(n) == n for n in range(256))
 
 
-class TestAcquire:
-    async def test_without_a_lease_there_is_no_lane(self, processes: Processes) -> None:
+class TestClaim:
+    async def test_before_it_there_is_no_lane(self, processes: Processes) -> None:
         lease = processes.lease()
         assert not lease.is_held()
         with pytest.raises(StoreUnavailableError):
             lease.lane()
 
-    async def test_each_process_gets_a_lane_of_its_own(self, processes: Processes) -> None:
-        leases = [processes.lease(4) for _ in range(4)]
-        assert all([await lease.acquire() for lease in leases])
-        assert sorted(lease.lane().index for lease in leases) == [0, 1, 2, 3]
-        assert {lease.lane().count for lease in leases} == {4}
+    async def test_the_first_ones_have_theirs_at_once(self, processes: Processes) -> None:
+        leases = [processes.lease() for _ in range(SHARED.min_lanes)]
+        for lease in leases:
+            await lease.attempt()
+        assert [lease.lane() for lease in leases] == [Lane(n, 4) for n in range(4)]
 
-    async def test_where_all_are_taken_there_is_none(self, processes: Processes) -> None:
-        assert await processes.lease(1).acquire()
-        late = processes.lease(1)
-        assert not await late.acquire()
+    async def test_one_more_waits_until_all_count_by_more(self, processes: Processes) -> None:
+        leases = [processes.lease() for _ in range(4)]
+        for lease in leases:
+            await lease.attempt()
+        late = processes.lease()
+        await late.attempt()
         assert not late.is_held()
-        processes.clocks.advance(LEASE_S)
-        assert await late.acquire()
+        await processes.pass_time(2, *leases[:3], late)
+        assert not late.is_held(), "one still counts by four"
+        await leases[3].attempt()
+        await late.attempt()
+        assert not late.is_held(), "what they issued ahead of the clock is not past yet"
+        await processes.pass_time(4, *leases, late)
+        lanes = [lease.lane() for lease in (*leases, late)]
+        assert lanes == [Lane(n, 8) for n in range(5)]
 
-    async def test_a_lane_that_a_killed_process_held_is_not_the_next_ones(
-        self, processes: Processes
-    ) -> None:
-        killed, successor = processes.lease(2, exclusive=True), processes.lease(2, exclusive=True)
-        await killed.acquire()
-        await successor.acquire()
-        assert successor.lane() != killed.lane()
+    async def test_at_no_time_do_two_lanes_overlap(self, processes: Processes) -> None:
+        leases: list[LaneLease] = []
+        for _ in range(40):
+            if len(leases) < 10:
+                leases.append(processes.lease())
+            await processes.pass_time(2, *leases)
+            lanes = [lease.lane() for lease in leases if lease.is_held()]
+            assert not any(overlap(one, other) for one, other in combinations(lanes, 2))
+        assert {lease.lane().count for lease in leases} == {16}
 
-    async def test_alone_it_takes_even_what_is_leased(self, processes: Processes) -> None:
-        starts: list[Lane] = []
+    async def test_alone_starts_take_turns(self, processes: Processes) -> None:
+        lanes: list[Lane] = []
         for _ in range(5):
-            lease = processes.lease(2, exclusive=True)
-            assert await lease.acquire()
-            starts.append(lease.lane())
+            lease = processes.lease(EMBEDDED)
+            await lease.attempt()
+            lanes.append(lease.lane())
             processes.clocks.advance(0.001)
-        assert all(one != other for one, other in pairwise(starts))
-
-    async def test_a_registry_that_is_away_is_said_so(self, processes: Processes) -> None:
-        await processes.registry.close()
-        with pytest.raises(StoreUnavailableError):
-            await processes.lease().acquire()
+        assert lanes == [Lane(n % 2, 2) for n in range(5)]
 
 
-class TestLease:
-    async def test_it_is_given_up_before_another_may_take_it(self, processes: Processes) -> None:
-        lease, other = processes.lease(1), processes.lease(1)
-        await lease.acquire()
-        processes.clocks.advance(LEASE_S - MARGIN_S - 0.001)
-        assert lease.is_held()
-        processes.clocks.advance(0.001)
-        assert not lease.is_held()
-        with pytest.raises(StoreUnavailableError):
-            lease.lane()
-        assert not await other.acquire()
-        processes.clocks.advance(MARGIN_S)
-        assert await other.acquire()
-
-    async def test_a_wall_clock_that_is_set_back_does_not_prolong_it(
+class TestHolding:
+    async def test_a_dead_process_is_found_out_and_its_lane_given_on(
         self, processes: Processes
     ) -> None:
+        dead, other = processes.lease(), processes.lease()
+        for lease in (dead, other):
+            await lease.attempt()
+        await processes.pass_time(12, other)
+        early = processes.lease()
+        await early.attempt()
+        assert early.lane() == Lane(2, 4)
+        await processes.pass_time(6, other, early)
+        late = processes.lease()
+        await late.attempt()
+        assert late.lane() == Lane(0, 4)
+
+    async def test_a_frozen_process_asks_before_it_goes_on(self, processes: Processes) -> None:
+        frozen, other = processes.lease(), processes.lease()
+        for lease in (frozen, other):
+            await lease.attempt()
+        await processes.pass_time(10, other)
+        with pytest.raises(StoreUnavailableError):
+            frozen.lane()
+        await processes.pass_time(10, other)
+        heir = processes.lease()
+        await heir.attempt()
+        assert heir.lane() == Lane(0, 4)
+        await frozen.attempt()
+        assert not frozen.is_held()
+        await frozen.attempt()
+        assert frozen.lane() == Lane(2, 4)
+
+    async def test_without_the_registry_it_goes_on(self, processes: Processes) -> None:
         lease = processes.lease()
-        await lease.acquire()
-        processes.clocks.advance(LEASE_S)
-        processes.clocks.now_s -= 3_600
-        assert not lease.is_held()
+        await lease.attempt()
+        await processes.registry.close()
+        await processes.pass_time(600, lease)
+        assert lease.lane() == Lane(0, 4)
 
-    async def test_time_counts_from_the_question_not_from_the_answer(
-        self, processes: Processes, tmp_path: Path
+    async def test_nobody_is_dead_because_the_registry_was_away(self, processes: Processes) -> None:
+        one, other = processes.lease(), processes.lease()
+        for lease in (one, other):
+            await lease.attempt()
+        await processes.registry.close()
+        await processes.pass_time(60, one, other)
+        await processes.registry.open()
+        await processes.pass_time(2, one)
+        newcomer = processes.lease()
+        await newcomer.attempt()
+        assert newcomer.lane() == Lane(2, 4)
+        await processes.pass_time(4, one, newcomer, other)
+        assert other.lane() == Lane(1, 4)
+
+    async def test_a_wall_clock_that_is_set_back_changes_nothing(
+        self, processes: Processes
     ) -> None:
-        """A process frozen while it asked must not think that it has a whole lease left."""
-
-        class Slow(SqlRegistry):
-            async def lease_slot(
-                self, owner: str, slots: int, until: datetime, now: datetime
-            ) -> int | None:
-                slot = await processes.registry.lease_slot(owner, slots, until, now)
-                processes.clocks.advance(LEASE_S)
-                return slot
-
-        lease = LaneLease(
-            Slow(f"sqlite:///{tmp_path}/unused.db"),
-            2,
-            exclusive=False,
-            now=lambda: processes.clocks.now_s,
-            monotonic=lambda: processes.clocks.monotonic_s,
-        )
-        assert await lease.acquire()
-        assert not lease.is_held()
+        one, other = processes.lease(), processes.lease()
+        for lease in (one, other):
+            await lease.attempt()
+        processes.clocks.now_s -= 3_600
+        await processes.pass_time(60, one, other)
+        assert [one.lane(), other.lane()] == [Lane(0, 4), Lane(1, 4)]
 
 
-@pytest.mark.usefixtures("fast")
 class TestKeep:
-    async def test_it_takes_a_lane_and_says_so(self, processes: Processes) -> None:
-        lease, stop = processes.lease(), asyncio.Event()
+    @pytest.fixture(autouse=True)
+    def _fast(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("iotflow.pipeline.lane._RENEW_S", 0.002)
+        monkeypatch.setattr("iotflow.pipeline.lane._RETRY_S", 0.002)
+
+    @pytest.mark.parametrize("plan", [SHARED, EMBEDDED])
+    async def test_it_takes_a_lane_and_gives_it_back_at_the_end(
+        self, processes: Processes, plan: LanePlan
+    ) -> None:
+        lease, stop = processes.lease(plan), asyncio.Event()
         keeping = asyncio.create_task(lease.keep(stop))
         await asyncio.wait_for(lease.first_attempt.wait(), 5)
         assert lease.is_held()
         stop.set()
         await asyncio.wait_for(keeping, 5)
-
-    async def test_it_renews_for_as_long_as_it_runs(self, processes: Processes) -> None:
-        lease, other, stop = processes.lease(1), processes.lease(1), asyncio.Event()
-        keeping = asyncio.create_task(lease.keep(stop))
-        await asyncio.wait_for(lease.first_attempt.wait(), 5)
-        lane = lease.lane()
-        for _ in range(5):
-            processes.clocks.advance(LEASE_S / 2)
-            await self.renewed(lease, processes)
-            assert lease.lane() == lane
-            assert not await other.acquire()
-        stop.set()
-        await asyncio.wait_for(keeping, 5)
-
-    async def test_a_lane_that_another_took_is_exchanged(self, processes: Processes) -> None:
-        lease, stop = processes.lease(2), asyncio.Event()
-        await lease.acquire()
-        lost = lease.lane()
-        processes.clocks.advance(10 * LEASE_S)
-        others = [processes.lease(2), processes.lease(2)]
-        await others[0].acquire()
-        await others[1].acquire()
-        assert lost in [other.lane() for other in others]
-        keeping = asyncio.create_task(lease.keep(stop))
-        await asyncio.sleep(0.02)
         assert not lease.is_held()
-        processes.clocks.advance(LEASE_S)
-        await asyncio.wait_for(lease.first_attempt.wait(), 5)
-        await self.renewed(lease, processes)
-        stop.set()
-        await asyncio.wait_for(keeping, 5)
+        processes.clocks.advance(3)
+        heir = processes.lease()
+        await heir.attempt()
+        assert heir.lane() == Lane(0, 4)
 
     async def test_it_outlives_a_registry_that_is_away(self, processes: Processes) -> None:
         lease, stop = processes.lease(), asyncio.Event()
@@ -205,15 +209,3 @@ class TestKeep:
         assert lease.is_held()
         stop.set()
         await asyncio.wait_for(keeping, 5)
-
-    @staticmethod
-    async def renewed(lease: LaneLease, processes: Processes) -> None:
-        """Wait for a lease that holds for nearly all of its time."""
-        for _ in range(1_000):
-            processes.clocks.monotonic_s += LEASE_S - MARGIN_S - 1
-            is_new = lease.is_held()
-            processes.clocks.monotonic_s -= LEASE_S - MARGIN_S - 1
-            if is_new:
-                return
-            await asyncio.sleep(0.002)
-        pytest.fail("the lease was not renewed")

@@ -22,7 +22,8 @@ def upgrade() -> None:
         "worker_slots",
         sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("owner", sa.String(64), nullable=False),
-        sa.Column("leased_until", TIME, nullable=False),
+        sa.Column("lanes", sa.Integer, nullable=False),
+        sa.Column("renewed_at", TIME, nullable=False),
     )
 
 

@@ -118,7 +118,7 @@ class Health:
             if not self._watches[role].available
         ]
         if not self._lane.is_held():
-            reasons.append("no worker slot is leased")
+            reasons.append("no share of the timestamps is held yet")
         if self.draining:
             reasons.append("the service is stopping")
         return reasons

@@ -3,101 +3,182 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
-from iotflow.domain.clock import Lane
+from iotflow.domain.clock import DeviceClock, Lane
 from iotflow.errors import StoreUnavailableError
 from iotflow.pipeline.backoff import pause
-from iotflow.stores.registry.protocol import Registry
+from iotflow.stores.registry.protocol import Registry, Slot
 
-_LEASE = timedelta(seconds=30)
-_RENEW_S = 5.0
+_RENEW_S = 2.0
 _RETRY_S = 0.5
-# A lease is given up this long before another process may take it.
-_MARGIN_S = 2.0
+# Without word from the registry, good or bad, for so long this process has been frozen.
+_FROZEN_AFTER_S = 10.0
+# Seen unchanged for so long, in unbroken contact with the registry, another process is dead.
+_DEAD_AFTER_S = 15.0
+# What others have issued ahead of the clock, in lanes that were wider then, is past after this.
+_SETTLE_S = DeviceClock.MAX_AHEAD_MS / 1000 + 1.0
+_RELEASE_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
-class LaneLease:
-    """Leases a slot in the registry and keeps it.
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """At most `limit` processes at once; at least `min_lanes` lanes, so that the first ones
+    need not wait for each other. `alone` says that no other process can be there."""
 
-    A process that was killed leaves its slot leased, so the one that starts in its place issues
-    other numbers, even those that the first had issued ahead of the clock. `exclusive` says that no
-    other process can be there (an embedded registry), so that the longest free slot may be
-    taken whatever its lease says.
+    limit: int
+    min_lanes: int
+    alone: bool = False
+
+
+EMBEDDED = LanePlan(limit=2, min_lanes=2, alone=True)
+SHARED = LanePlan(limit=1024, min_lanes=4)
+
+
+class LaneLease:
+    """Claims a slot in the registry and keeps it (docs/decisions/0005).
+
+    The lanes are as many as the slots in use need. A process that needs more than the others
+    count by issues nothing until all of them count by as many. While the registry is away
+    nobody can join, so the lane stays; a process that was frozen has to ask first.
     """
 
     def __init__(
         self,
         registry: Registry,
-        slots: int,
+        plan: LanePlan,
         *,
-        exclusive: bool,
         now: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
-        self._slots = slots
-        self._exclusive = exclusive
+        self._plan = plan
         self._now_s = now
         self._monotonic = monotonic
         self._owner = secrets.token_hex(16)
+        self._claimed = False
         self._lane: Lane | None = None
-        self._valid_until = 0.0
+        self._valid_until_s = float("-inf")
+        self._settled_at_s: float | None = None
+        self._others: dict[str, tuple[datetime, float]] = {}
         self.first_attempt = asyncio.Event()
 
     def lane(self) -> Lane:
-        """The lane, while its lease surely holds (by a clock that goes on while we are frozen).
+        """The lane of this process.
 
         Raises:
-            StoreUnavailableError: there is none; the registry could not be asked in time.
+            StoreUnavailableError: there is none yet, or nobody knows whether it is still ours.
         """
-        if self._lane is None or self._monotonic() >= self._valid_until:
+        if self._lane is None or self._monotonic() >= self._valid_until_s:
             raise StoreUnavailableError("registry")
         return self._lane
 
     def is_held(self) -> bool:
-        return self._lane is not None and self._monotonic() < self._valid_until
-
-    async def acquire(self) -> bool:
-        """Take a slot; False where all are leased."""
-        asked = self._monotonic()
-        now = datetime.fromtimestamp(self._now_s(), UTC)
-        free_until = datetime.max.replace(tzinfo=UTC) if self._exclusive else now
-        slot = await self._registry.lease_slot(self._owner, self._slots, now + _LEASE, free_until)
-        if slot is None:
-            return False
-        self._lane = Lane(slot, self._slots)
-        self._extend(asked)
-        return True
+        return self._lane is not None and self._monotonic() < self._valid_until_s
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Take a slot, renew its lease until `stop`; a supervised worker runs this."""
-        while not stop.is_set():
-            held = False
-            try:
-                held = await self._renew()
-            except StoreUnavailableError:
-                _log.warning("lane_not_renewed")
-            if held:
-                self.first_attempt.set()
-            await pause(stop, _RENEW_S if held else _RETRY_S)
+        """Claim a slot and renew it until `stop`; a supervised worker runs this."""
+        try:
+            while not stop.is_set():
+                await self.attempt()
+                if self.is_held():
+                    self.first_attempt.set()
+                    if self._plan.alone:
+                        await stop.wait()
+                        break
+                await pause(stop, _RENEW_S if self.is_held() else _RETRY_S)
+        finally:
+            await self._release()
 
-    async def _renew(self) -> bool:
+    async def attempt(self) -> None:
+        """Ask the registry once."""
+        asked_s = self._monotonic()
+        try:
+            slots = await (self._renew() if self._claimed else self._claim())
+        except StoreUnavailableError:
+            _log.warning("lane_not_renewed")
+            self._others.clear()
+            self._valid_until_s = asked_s + _FROZEN_AFTER_S
+            return
+        if slots is None:
+            self._lose()
+            return
+        self._valid_until_s = float("inf") if self._plan.alone else asked_s + _FROZEN_AFTER_S
+        self._observe(slots)
+        self._choose(slots)
+
+    async def _claim(self) -> list[Slot] | None:
+        slots = await self._registry.claim_slot(
+            self._owner,
+            self._plan.limit,
+            self._plan.min_lanes,
+            self._now(),
+            self._dead(),
+            alone=self._plan.alone,
+        )
+        self._claimed = slots is not None
+        if slots is not None and self._mine(slots).number < self._plan.min_lanes:
+            self._settled_at_s = self._monotonic()  # nobody's lanes were ever wider than ours
+        return slots
+
+    async def _renew(self) -> list[Slot] | None:
+        return await self._registry.renew_slot(
+            self._owner, self._plan.min_lanes, self._now(), self._dead()
+        )
+
+    def _choose(self, slots: Collection[Slot]) -> None:
+        mine = self._mine(slots)
         if self._lane is None:
-            return await self.acquire()
-        asked = self._monotonic()
-        until = datetime.fromtimestamp(self._now_s(), UTC) + _LEASE
-        if await self._registry.extend_slot(self._lane.index, self._owner, until):
-            self._extend(asked)
-            return True
-        _log.warning("lane_lost", slot=self._lane.index)
-        self._lane = None
-        return await self.acquire()
+            if any(slot.lanes < mine.lanes for slot in slots):
+                self._settled_at_s = None
+                return
+            if self._settled_at_s is None:
+                self._settled_at_s = self._monotonic() + _SETTLE_S
+            if self._monotonic() < self._settled_at_s:
+                return
+        self._lane = Lane(mine.number, mine.lanes)
 
-    def _extend(self, asked: float) -> None:
-        self._valid_until = asked + _LEASE.total_seconds() - _MARGIN_S
+    def _mine(self, slots: Collection[Slot]) -> Slot:
+        return next(slot for slot in slots if slot.owner == self._owner)
+
+    def _observe(self, slots: Collection[Slot]) -> None:
+        now_s = self._monotonic()
+        seen = self._others
+        self._others = {
+            slot.owner: (slot.renewed_at, seen[slot.owner][1])
+            if slot.owner in seen and seen[slot.owner][0] == slot.renewed_at
+            else (slot.renewed_at, now_s)
+            for slot in slots
+            if slot.owner != self._owner
+        }
+
+    def _dead(self) -> Mapping[str, datetime]:
+        since_s = self._monotonic() - _DEAD_AFTER_S
+        return {
+            owner: renewed_at
+            for owner, (renewed_at, first_seen_s) in self._others.items()
+            if first_seen_s <= since_s
+        }
+
+    def _lose(self) -> None:
+        if self._claimed:
+            _log.warning("lane_lost")
+        self._claimed = False
+        self._lane = self._settled_at_s = None
+
+    async def _release(self) -> None:
+        self._lane = None
+        if self._claimed:
+            with suppress(StoreUnavailableError, TimeoutError):
+                async with asyncio.timeout(_RELEASE_S):
+                    await self._registry.release_slot(self._owner, self._now())
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._now_s(), UTC)

@@ -21,7 +21,7 @@ from iotflow.observability.cache_metrics import cache_metrics
 from iotflow.observability.metrics import Metrics
 from iotflow.observability.siblings import Siblings
 from iotflow.pipeline.cache_epoch import CacheEpoch
-from iotflow.pipeline.lane import LaneLease
+from iotflow.pipeline.lane import EMBEDDED, SHARED, LaneLease
 from iotflow.pipeline.pipeline import Pipeline
 from iotflow.pipeline.supervisor import Supervisor
 from iotflow.runtime.stores import Stores, create_stores, is_embedded
@@ -36,7 +36,6 @@ from iotflow.telemetry.ranges import RangeCursors
 
 # A store that does not come in this time is waited for in the background.
 _FIRST_ATTEMPT_S = 5.0
-_EMBEDDED_SLOTS, _SHARED_SLOTS = 2, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +111,8 @@ def _build(
 ) -> Runtime:
     now = time.time
     secret = settings.signing_secret()
-    exclusive = is_embedded(settings.store_url("registry"))
-    slots = _EMBEDDED_SLOTS if exclusive else _SHARED_SLOTS
-    lane = LaneLease(stores.registry, slots, exclusive=exclusive, now=now)
+    alone = is_embedded(settings.store_url("registry"))
+    lane = LaneLease(stores.registry, EMBEDDED if alone else SHARED, now=now)
     pipeline = Pipeline(
         stores.events, stores.registry.note_seen, event_capacity=settings.pipeline.event_queue
     )

@@ -127,5 +127,6 @@ worker_slots = Table(
     metadata,
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("owner", String(64), nullable=False),
-    Column("leased_until", UtcDateTime, nullable=False),
+    Column("lanes", Integer, nullable=False),
+    Column("renewed_at", UtcDateTime, nullable=False),
 )

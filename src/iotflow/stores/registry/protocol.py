@@ -67,6 +67,19 @@ class DeviceQuery:
     after_id: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A process's place among those that run at once.
+
+    `lanes` is by how many places its holder counts: a power of two above every `number`.
+    """
+
+    number: int
+    owner: str
+    lanes: int
+    renewed_at: datetime
+
+
 class Registry(Store, Protocol):
     """Every method raises StoreUnavailableError while the store is away."""
 
@@ -87,7 +100,11 @@ class Registry(Store, Protocol):
         ...
 
     async def add_refresh_token(self, new: NewRefreshToken, now: datetime) -> None:
-        """Also forgets tokens that expired long ago, a bounded number of them."""
+        """Also forgets tokens that expired long ago, a bounded number of them.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
         ...
 
     async def rotate_refresh_token(
@@ -105,12 +122,18 @@ class Registry(Store, Protocol):
 
     # devices and keys
 
-    async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device: ...
+    async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device:
+        """Raises NotFoundError where there is no such user."""
+        ...
 
     async def create_devices(
         self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
     ) -> list[Device]:
-        """Create devices, each with its first key, in one transaction; in the order given."""
+        """Create devices, each with its first key, in one transaction; in the order given.
+
+        Raises:
+            NotFoundError: one of the users is not there; no device was created.
+        """
         ...
 
     async def device(self, device_id: int) -> Device | None: ...
@@ -137,6 +160,7 @@ class Registry(Store, Protocol):
         """Add a key and let the other live one end; returns it and the digests of the others.
 
         Raises:
+            NotFoundError: there is no such device.
             ConflictError: `too_many_keys`, two that live past now are there already.
         """
         ...
@@ -151,10 +175,32 @@ class Registry(Store, Protocol):
 
     # processes
 
-    async def lease_slot(
-        self, owner: str, slots: int, until: datetime, now: datetime
-    ) -> int | None:
-        """A slot of 0 to `slots` - 1 whose lease has run out, the longest free first; else None."""
+    async def claim_slot(
+        self,
+        owner: str,
+        limit: int,
+        min_lanes: int,
+        now: datetime,
+        dead: Mapping[str, datetime],
+        *,
+        alone: bool = False,
+    ) -> list[Slot] | None:
+        """Take a free slot below `limit`; returns all that are held now, or None for no room.
+
+        `dead` holders are forgotten unless they have renewed since the time given with them;
+        `alone` says that all are. The lowest number is taken, rather not that of one that
+        is forgotten now. A released one is free two seconds later.
+        """
+        ...
+
+    async def renew_slot(
+        self, owner: str, min_lanes: int, now: datetime, dead: Mapping[str, datetime]
+    ) -> list[Slot] | None:
+        """Keep a slot, with as many lanes as are needed now; returns all, or None if it is gone."""
+        ...
+
+    async def release_slot(self, owner: str, now: datetime) -> None:
+        """Give a slot up: its holder issues no more."""
         ...
 
     async def cache_epoch(self) -> int:
@@ -163,8 +209,4 @@ class Registry(Store, Protocol):
 
     async def raise_cache_epoch(self) -> int:
         """Begin a new epoch, whichever replica asks; returns it."""
-        ...
-
-    async def extend_slot(self, slot: int, owner: str, until: datetime) -> bool:
-        """Keep a slot; False where another owner has it by now."""
         ...
