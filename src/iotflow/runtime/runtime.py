@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def _build(
     names = MeasurementNames(stores.telemetry, settings.ingest.max_measurements)
     write_clock = WriteClock(lane.lane, now)
     cursors = Cursors(secret)
-    supervisor = Supervisor()
+    supervisor, watches = Supervisor(), _watches(stores)
     runtime = Runtime(
         settings=settings,
         metrics=metrics,
@@ -158,13 +158,15 @@ def _build(
             submitted=pipeline.submitted,
             now=now,
         ),
-        latest=LatestValues(stores.telemetry, stores.cache, metrics),
+        latest=LatestValues(
+            stores.telemetry, stores.cache, metrics, lambda: watches["telemetry"].available
+        ),
         aggregates=Aggregates(
             stores.telemetry, settings.query.row_budget, settings.query.chart_row_budget
         ),
         deletion=Deletion(stores.telemetry, stores.cache, names, write_clock),
         pipeline=pipeline,
-        health=Health(_watches(stores), supervisor, lane),
+        health=Health(list(watches.values()), supervisor, lane),
         cursors=cursors,
         range_cursors=RangeCursors(cursors),
         siblings=siblings,
@@ -175,13 +177,13 @@ def _build(
     return runtime
 
 
-def _watches(stores: Stores) -> Sequence[StoreWatch]:
-    return (
-        StoreWatch("registry", stores.registry),
-        StoreWatch("telemetry", stores.telemetry),
-        StoreWatch("cache", stores.cache),
-        StoreWatch("events", stores.events),
-    )
+def _watches(stores: Stores) -> dict[str, StoreWatch]:
+    return {
+        "registry": StoreWatch("registry", stores.registry),
+        "telemetry": StoreWatch("telemetry", stores.telemetry),
+        "cache": StoreWatch("cache", stores.cache),
+        "events": StoreWatch("events", stores.events),
+    }
 
 
 def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:

@@ -1,6 +1,6 @@
 """Latest values: from the cache where it knows all of them, else from the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import structlog
@@ -13,23 +13,33 @@ from iotflow.stores.cache.local import SingleFlight
 from iotflow.stores.cache.protocol import CacheStore
 from iotflow.stores.telemetry.protocol import TelemetryStore
 
-CacheVerdict = Literal["hit", "miss"]
+CacheVerdict = Literal["hit", "miss", "stale"]
 _log = structlog.get_logger(__name__)
 
 
 class Latest(NamedTuple):
-    """A device's newest points by measurement name, and where they came from."""
+    """A device's newest points by measurement name, and where they came from.
+
+    `stale` is from the cache while the telemetry store is away: newer points may be nowhere yet.
+    """
 
     points: Sequence[LatestPoint]
     cache: CacheVerdict
 
 
 class LatestValues:
-    """Reads through the cache, filling it."""
+    """Reads through the cache, filling it. `store_answers` says whether the store lately did."""
 
-    def __init__(self, store: TelemetryStore, cache: CacheStore, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: TelemetryStore,
+        cache: CacheStore,
+        metrics: Metrics,
+        store_answers: Callable[[], bool],
+    ) -> None:
         self._store = store
         self._cache = cache
+        self._store_answers = store_answers
         self._read_latency = metrics.store("telemetry", "latest")
         self._fills: SingleFlight[int, Sequence[LatestPoint]] = SingleFlight()
 
@@ -43,7 +53,7 @@ class LatestValues:
             points = await self._fills.run(device_id, lambda: self._fill_one(device_id))
             found = Latest(points, "miss")
         else:
-            found = Latest(cached, "hit")
+            found = Latest(cached, self._verdict_on_cached())
         if not found.points:
             raise NotFoundError("This device has sent no telemetry.", code="no_telemetry")
         return found
@@ -57,11 +67,14 @@ class LatestValues:
         missing = [device_id for device_id in device_ids if device_id not in cached]
         filled = await self._fill(missing)
         return {
-            device_id: Latest(cached[device_id], "hit")
+            device_id: Latest(cached[device_id], self._verdict_on_cached())
             if device_id in cached
             else Latest(filled.get(device_id, ()), "miss")
             for device_id in device_ids
         }
+
+    def _verdict_on_cached(self) -> CacheVerdict:
+        return "hit" if self._store_answers() else "stale"
 
     async def _fill_one(self, device_id: int) -> Sequence[LatestPoint]:
         return (await self._fill((device_id,))).get(device_id, ())
