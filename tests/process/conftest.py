@@ -49,11 +49,11 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def served(data_dir: Path, **settings: str) -> Iterator[Served]:
-    """`iotflow serve` on an embedded store, until the block ends."""
+def served(data_dir: Path, *, arguments: tuple[str, ...] = (), **settings: str) -> Iterator[Served]:
+    """`iotflow serve`, on embedded stores if the settings name no others, until the block ends."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "iotflow.cli.main", "serve"],
+        [sys.executable, "-m", "iotflow.cli.main", "serve", *arguments],
         env=environment(data_dir, port, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,6 +11,7 @@ import structlog
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.secrets import DEVICE_KEY_LENGTH, DEVICE_KEY_PREFIX
 from iotflow.errors import NotAllowedError, NotAuthenticatedError, StoreUnavailableError
+from iotflow.observability.metrics import Metrics
 from iotflow.stores.cache.local import LocalCache, SingleFlight
 from iotflow.stores.cache.protocol import CacheStore, Epoch, KeyEntry
 from iotflow.stores.registry.protocol import Registry
@@ -40,12 +41,15 @@ class KeyAuthenticator:
         registry: Registry,
         cache: CacheStore,
         epoch: Epoch,
+        metrics: Metrics,
         now: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._cache = cache
         self._epoch = epoch
+        self._cache_latency = metrics.store("cache", "key")
+        self._registry_latency = metrics.store("registry", "key")
         self._listening = False
         self._forgets = 0
         self._now = now
@@ -116,13 +120,16 @@ class KeyAuthenticator:
 
     async def _ask_stores(self, digest: str) -> KeyRecord | None:
         try:
-            entry = await self._cache.key(digest)
+            with self._cache_latency.timed():
+                entry = await self._cache.key(digest)
         except StoreUnavailableError:
             entry = None
         if entry is not None:
             return entry.record
         epoch = self._epoch.current
-        record = await self._registry.key_record(digest, datetime.fromtimestamp(self._now(), UTC))
+        now = datetime.fromtimestamp(self._now(), UTC)
+        with self._registry_latency.timed():
+            record = await self._registry.key_record(digest, now)
         if epoch == self._epoch.current:
             try:
                 await self._cache.fill_key(digest, KeyEntry(record))

@@ -7,6 +7,7 @@ import structlog
 
 from iotflow.domain.events import Event
 from iotflow.errors import StoreUnavailableError
+from iotflow.observability.metrics import Latencies
 from iotflow.pipeline.backoff import Backoff, pause
 from iotflow.pipeline.queue import BoundedQueue, closed_by
 from iotflow.stores.events.protocol import EventStore
@@ -37,6 +38,7 @@ class EventLogWorker:
         batch: int = 500,
         linger_s: float = 0.2,
         backoff: Backoff | None = None,
+        latencies: Latencies | None = None,
     ) -> None:
         self.written = 0
         self.failed_attempts = 0
@@ -47,6 +49,7 @@ class EventLogWorker:
         self._batch_size = batch
         self._linger_s = linger_s
         self._backoff = backoff or Backoff()
+        self._latencies = latencies or Latencies()
         self._batch: Sequence[Event] = ()
         self._crashes = 0
         self._away = False
@@ -83,7 +86,8 @@ class EventLogWorker:
 
     async def _append(self, batch: Sequence[Event]) -> None:
         try:
-            await self._store.append(batch)
+            with self._latencies.timed():
+                await self._store.append(batch)
         except StoreUnavailableError:
             raise
         except Exception as error:

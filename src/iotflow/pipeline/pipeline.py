@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from iotflow.domain.events import Event
-from iotflow.observability.metrics import labelled
+from iotflow.observability.metrics import Metrics, labelled
 from iotflow.pipeline.event_log import EventLogWorker
 from iotflow.pipeline.last_seen import LastSeenWorker
 from iotflow.pipeline.queue import BoundedQueue
@@ -20,11 +20,14 @@ class Pipeline:
         self,
         events: EventStore,
         note_seen: Callable[[Mapping[int, int]], Awaitable[None]],
+        metrics: Metrics,
         *,
         event_capacity: int,
     ) -> None:
         self._events: BoundedQueue[Event] = BoundedQueue("events", event_capacity)
-        self._event_log = EventLogWorker(self._events, events)
+        self._event_log = EventLogWorker(
+            self._events, events, latencies=metrics.store("events", "append")
+        )
         self._last_seen = LastSeenWorker(note_seen)
 
     def start(self, supervisor: Supervisor) -> None:

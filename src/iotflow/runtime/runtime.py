@@ -114,10 +114,13 @@ def _build(
     alone = is_embedded(settings.store_url("registry"))
     lane = LaneLease(stores.registry, EMBEDDED if alone else SHARED, now=now)
     pipeline = Pipeline(
-        stores.events, stores.registry.note_seen, event_capacity=settings.pipeline.event_queue
+        stores.events,
+        stores.registry.note_seen,
+        metrics,
+        event_capacity=settings.pipeline.event_queue,
     )
     limiter = RateLimiter(stores.cache, settings.rate_limits, now)
-    keys = KeyAuthenticator(stores.registry, stores.cache, stores.epoch, now)
+    keys = KeyAuthenticator(stores.registry, stores.cache, stores.epoch, metrics, now)
     names = MeasurementNames(stores.telemetry, settings.ingest.max_measurements)
     write_clock = WriteClock(lane.lane, now)
     cursors = Cursors(secret)

@@ -78,6 +78,7 @@ class Ingest:
         self._names = names
         self._metrics = metrics
         self._write_latency = metrics.store("telemetry", "write")
+        self._record_latency = metrics.store("cache", "record")
         self._max_future_ms = settings.max_future_s * 1000
         self._write_clock = write_clock
         self._device_clock = device_clock
@@ -195,9 +196,11 @@ class Ingest:
             # Perhaps it was stored after all: what the cache says may be too old from now on.
             await self._distrust(device_id)
             raise
-        self._write_latency.observe(perf_counter() - began)
+        written = perf_counter()
+        self._write_latency.observe(written - began)
         try:
             self._limiter.settle(hits, await self._cache.record(submission, hits))
+            self._record_latency.observe(perf_counter() - written)
         except StoreUnavailableError:
             _log.debug("latest_not_cached", device_id=device_id)
         event = Event(
