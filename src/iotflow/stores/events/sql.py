@@ -1,20 +1,17 @@
 """The events role on SQLite and PostgreSQL, through SQLAlchemy Core."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, select, text, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.domain.events import Event
-from iotflow.errors import StoreUnavailableError
+from iotflow.stores.breaker import Breaker
 from iotflow.stores.events.protocol import EventQuery
 from iotflow.stores.events.sql_append import append_parameters, append_statement
 from iotflow.stores.events.sql_table import events
-from iotflow.stores.migrations import migrate, schema_of
-from iotflow.stores.sql import create_engine, reading, translated_errors
+from iotflow.stores.sql import Database
 
 _APPEND_ROWS = 1_000
 _DELETE_ROWS = 5_000
@@ -27,31 +24,28 @@ class SqlEventStore:
     never StoreUnavailableError, and nothing of its batch is stored.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, pool_size: int = 4) -> None:
         # NORMAL survives a killed process. A power cut may take the last events, and those can be
         # made again from the telemetry; a disk's flush for every batch would slow down the points.
-        self._engine = create_engine(url, synchronous="NORMAL", pool_size=4)
-        if schema := schema_of("events", self._engine):
-            self._engine = self._engine.execution_options(schema_translate_map={None: schema})
-        self._read_engine = reading(self._engine)
-        self._append = append_statement(self._is_sqlite)
-        self._is_open = False
+        self._database = Database("events", url, synchronous="NORMAL", pool_size=pool_size)
+        self._append = append_statement(self._database.is_sqlite)
 
     @property
     def backend(self) -> str:
-        return "sqlite" if self._is_sqlite else "postgres"
+        return self._database.backend
+
+    @property
+    def breaker(self) -> Breaker:
+        return self._database.breaker
 
     async def open(self) -> None:
-        with translated_errors("events"):
-            await migrate("events", self._engine)
-        self._is_open = True
+        await self._database.open()
 
     async def close(self) -> None:
-        self._is_open = False
-        await self._engine.dispose()
+        await self._database.close()
 
     async def ping(self) -> None:
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def append(self, events: Sequence[Event]) -> int:
@@ -59,17 +53,17 @@ class SqlEventStore:
         # Sorting is stable: of two with one id the first is kept.
         ordered = sorted(events, key=lambda event: event.id)
         batches = [
-            append_parameters(self._is_sqlite, ordered[begin : begin + _APPEND_ROWS])
+            append_parameters(self._database.is_sqlite, ordered[begin : begin + _APPEND_ROWS])
             for begin in range(0, len(ordered), _APPEND_ROWS)
         ]
         new = 0
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             for parameters in batches:
                 new += (await connection.execute(self._append, parameters)).rowcount
         return new
 
     async def query(self, query: EventQuery) -> tuple[list[Event], bool]:
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(_page(query))).all()
         return [_to_event(row) for row in rows[: query.limit]], len(rows) > query.limit
 
@@ -85,32 +79,10 @@ class SqlEventStore:
         statement = delete(events).where(events.c.id.in_(chunk))
         deleted, last = 0, _DELETE_ROWS
         while last == _DELETE_ROWS:
-            async with self._writing() as connection:
+            async with self._database.writing() as connection:
                 last = (await connection.execute(statement)).rowcount
             deleted += last
         return deleted
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._engine.dialect.name == "sqlite"
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncGenerator[AsyncConnection]:
-        self._require_open()
-        with translated_errors("events"):
-            async with self._read_engine.connect() as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncGenerator[AsyncConnection]:
-        self._require_open()
-        with translated_errors("events"):
-            async with self._engine.begin() as connection:
-                yield connection
-
-    def _require_open(self) -> None:
-        if not self._is_open:
-            raise StoreUnavailableError("events")
 
 
 def _page(query: EventQuery) -> Select[Any]:

@@ -1,13 +1,15 @@
 """Devices."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, insert, or_, select
+from sqlalchemy.exc import IntegrityError
 
 from iotflow.domain.devices import ApiKey, Device, DeviceStatus
-from iotflow.stores.registry.models import api_keys, devices
+from iotflow.errors import NotFoundError
+from iotflow.stores.registry.models import api_keys, devices, users
 from iotflow.stores.registry.protocol import DeviceQuery, NewDevice, NewKey
 from iotflow.stores.registry.sql_base import Connections
 from iotflow.stores.registry.sql_keys import insert_keys, to_key
@@ -39,6 +41,16 @@ class Devices(Connections):
     async def create_devices(
         self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
     ) -> list[Device]:
+        try:
+            rows, keys = await self._insert(new, now)
+        except IntegrityError:
+            await self._require_users({device.user_id for device, _ in new})
+            raise
+        return [to_device(row, key) for row, key in zip(rows, keys, strict=True)]
+
+    async def _insert(
+        self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
+    ) -> tuple[Sequence[Any], list[ApiKey]]:
         async with self.writing() as connection:
             created = await connection.execute(
                 insert(devices).returning(devices, sort_by_parameter_order=True),
@@ -48,7 +60,13 @@ class Devices(Connections):
             keys = await insert_keys(
                 connection, [(row.id, key) for row, (_, key) in zip(rows, new, strict=True)], now
             )
-        return [to_device(row, key) for row, key in zip(rows, keys, strict=True)]
+        return rows, keys
+
+    async def _require_users(self, user_ids: Collection[int]) -> None:
+        async with self.reading() as connection:
+            found = await connection.execute(select(users.c.id).where(users.c.id.in_(user_ids)))
+        if len(found.all()) < len(user_ids):
+            raise NotFoundError("There is no such user.")
 
     async def device(self, device_id: int) -> Device | None:
         async with self.reading() as connection:

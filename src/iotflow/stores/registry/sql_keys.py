@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.domain.devices import ApiKey, DeviceStatus, KeyRecord
 from iotflow.domain.times import from_ms, to_ms
-from iotflow.errors import ConflictError
+from iotflow.errors import ConflictError, NotFoundError
 from iotflow.stores.registry.models import UtcDateTime, api_keys, devices, users
 from iotflow.stores.registry.protocol import NewKey
 from iotflow.stores.registry.sql_base import Connections
@@ -102,9 +102,11 @@ class Keys(Connections):
         key = api_keys.c
         async with self.writing() as connection:
             # The device's row is the lock: two rotations at once must not make three keys.
-            await connection.execute(
+            device = await connection.execute(
                 select(devices.c.id).where(devices.c.id == device_id).with_for_update()
             )
+            if device.first() is None:
+                raise NotFoundError("There is no such device.")
             others = (
                 await connection.execute(
                     select(key.id, key.digest).where(key.device_id == device_id, live(now))
@@ -142,8 +144,10 @@ class Keys(Connections):
             sqlite = connection.dialect.name == "sqlite"
             seen = _seen_rows(sqlite)
             parameters = _seen_parameters(sqlite, seen_ms_by_key)
-            await connection.execute(_stamp_keys(seen), parameters)
+            if not sqlite:
+                await connection.execute(_held_devices(seen), parameters)
             await connection.execute(_stamp_devices(seen), parameters)
+            await connection.execute(_stamp_keys(seen), parameters)
 
 
 def _to_record(row: Any) -> KeyRecord:
@@ -188,6 +192,21 @@ def _seen_parameters(sqlite: bool, seen_ms_by_key: Mapping[int, int]) -> dict[st
         texts = [(key, from_ms(ms).strftime("%Y-%m-%d %H:%M:%S.%f")) for key, ms in seen]
         return {"seen": json.dumps(texts)}
     return {"key_ids": [key for key, _ in seen], "seen_at": [from_ms(ms) for _, ms in seen]}
+
+
+def _held_devices(seen: FromClause) -> Any:
+    """Locks the devices in one order, and before their keys, as a rotation does.
+
+    Two replicas that stamp the same ones, or one that rotates a key meanwhile, would wait for
+    each other in a circle otherwise: the server updates rows in any order.
+    """
+    stamped = select(api_keys.c.device_id).join_from(api_keys, seen, api_keys.c.id == seen.c.key_id)
+    return (
+        select(devices.c.id)
+        .where(devices.c.id.in_(stamped))
+        .order_by(devices.c.id)
+        .with_for_update(key_share=True)
+    )
 
 
 def _stamp_keys(seen: FromClause) -> Any:

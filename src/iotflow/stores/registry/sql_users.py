@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.domain.users import User, UserRole
-from iotflow.errors import ConflictError
+from iotflow.errors import ConflictError, NotFoundError
 from iotflow.stores.registry.models import refresh_tokens, users
 from iotflow.stores.registry.protocol import NewRefreshToken, NewUser
 from iotflow.stores.registry.sql_base import Connections
@@ -85,9 +85,14 @@ class Users(Connections):
             await connection.execute(update(users).where(users.c.id == user_id).values(values))
 
     async def add_refresh_token(self, new: NewRefreshToken, now: datetime) -> None:
-        async with self.writing() as connection:
-            await _insert_token(connection, new, now)
-            await _forget_expired(connection, now)
+        try:
+            async with self.writing() as connection:
+                await _insert_token(connection, new, now)
+                await _forget_expired(connection, now)
+        except IntegrityError:
+            if await self.user(new.user_id) is None:
+                raise NotFoundError("There is no such user.") from None
+            raise
 
     async def rotate_refresh_token(
         self, digest: str, successor_digest: str, expires_at: datetime, now: datetime
@@ -107,8 +112,8 @@ class Users(Connections):
                 return None
             owner = (
                 await connection.execute(select(users).where(users.c.id == token.user_id))
-            ).one()
-            if not owner.is_active:
+            ).first()
+            if owner is None or not owner.is_active:
                 return None
             new = NewRefreshToken(token.user_id, token.family, successor_digest, expires_at)
             await _insert_token(connection, new, now)
