@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from iotflow.stores.events.mongo import MongoEventStore
 from iotflow.stores.events.protocol import EventStore
 from iotflow.stores.events.sql import SqlEventStore
 from tests.contract.servers import server_url, servers
@@ -46,8 +47,25 @@ async def postgres(_directory: Path) -> AsyncGenerator[EventsHarness]:
         yield harness
 
 
+@dataclass
+class MongoHarness:
+    url: str
+
+    def __post_init__(self) -> None:
+        self.store = self.unopened()
+
+    def unopened(self) -> MongoEventStore:
+        return MongoEventStore(self.url)
+
+
 @asynccontextmanager
-async def _opened(harness: SqlHarness) -> AsyncGenerator[SqlHarness]:
+async def mongodb(_directory: Path) -> AsyncGenerator[EventsHarness]:
+    async with _opened(MongoHarness(server_url("IOTFLOW_TEST_MONGODB_URL"))) as harness:
+        yield harness
+
+
+@asynccontextmanager
+async def _opened(harness: EventsHarness) -> AsyncGenerator[EventsHarness]:
     await harness.store.open()
     try:
         yield harness
@@ -60,4 +78,5 @@ Start = Callable[[Path], AbstractAsyncContextManager[EventsHarness]]
 ADAPTERS = [
     pytest.param(sqlite, id="sqlite"),
     pytest.param(postgres, id="postgres", marks=servers),
+    pytest.param(mongodb, id="mongodb", marks=servers),
 ]
