@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-cluster test test-servers servers servers-stop check lint format types bench lock clean
+.PHONY: help run run-cluster test test-servers servers servers-stop check lint format types bench bench-cluster lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ format: $(VENV)/.dev ## Format the code
 
 bench: $(VENV)/.run ## Measure the service against a plain FastAPI route
 	@$(BIN)/iotflow bench
+
+bench-cluster: $(VENV)/.run ## The same on real servers, which it starts
+	@deploy/local/run-cluster.sh $(BIN)/iotflow bench --stores configured
 
 lock: $(VENV)/.dev ## Renew the pinned dependencies from pyproject.toml
 	@$(BIN)/pip install --quiet uv

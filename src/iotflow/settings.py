@@ -51,6 +51,12 @@ class StoreSettings(StrictModel):
     url: str = ""
 
 
+class EventSettings(StoreSettings):
+    """`retention_s`: MongoDB drops events that are older; None keeps them for ever."""
+
+    retention_s: Annotated[int | None, Field(ge=60)] = None
+
+
 class RateLimitSettings(StrictModel):
     """Named policies as count/seconds. `enabled` false switches off every limit."""
 
@@ -130,7 +136,7 @@ class Settings(BaseSettings):
     registry: StoreSettings = StoreSettings()
     telemetry: StoreSettings = StoreSettings()
     cache: StoreSettings = StoreSettings()
-    events: StoreSettings = StoreSettings()
+    events: EventSettings = EventSettings()
 
     rate_limits: RateLimitSettings = RateLimitSettings()
     cache_ttl: CacheTtlSettings = CacheTtlSettings()
@@ -160,7 +166,15 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{PREFIX}*: {error}") from None
         for role in SCHEMES:
             settings.store_url(role)
+        settings.check_retention()
         return settings
+
+    def check_retention(self) -> None:
+        """Raises ConfigurationError where no store would do what is asked."""
+        if self.events.retention_s and not self.store_url("events").startswith("mongodb"):
+            raise ConfigurationError(
+                f"{PREFIX}EVENTS__RETENTION_S: only events in MongoDB have a retention"
+            )
 
     def store_url(self, role: Role) -> str:
         """The URL that picks a role's adapter.

@@ -5,7 +5,6 @@ Counted in instructions of SQLite's virtual machine, which no busy machine chang
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 

@@ -17,6 +17,7 @@ from iotflow.http.schemas import Model
 from iotflow.http.schemas import Query as QueryModel
 from iotflow.observability.metrics import CONTENT_TYPE, exposition
 from iotflow.runtime import Runtime
+from iotflow.stores.breaker import BreakerState
 
 router = APIRouter(tags=["service"])
 telemetry_router = APIRouter(prefix=f"{API}/telemetry", tags=["service"])
@@ -29,6 +30,7 @@ class DatabaseOut(Model):
     role: str
     backend: str
     latency_ms: float | None = None
+    breaker: BreakerState | None = None
 
 
 class DatabasesOut(Model):
@@ -205,6 +207,7 @@ def _databases(health: Health, *, with_latency: bool) -> DatabasesOut:
 
 def _database(database: Database, with_latency: bool) -> DatabaseOut:
     shown = DatabaseOut(available=database.available, role=database.role, backend=database.backend)
-    if not with_latency or database.ping_s is None:
+    if not with_latency:
         return shown
-    return shown.model_copy(update={"latency_ms": round(database.ping_s * 1000, 3)})
+    latency_ms = None if database.ping_s is None else round(database.ping_s * 1000, 3)
+    return shown.model_copy(update={"latency_ms": latency_ms, "breaker": database.breaker})

@@ -11,6 +11,7 @@ from iotflow.health.watch import StoreWatch
 from iotflow.observability.metrics import labelled
 from iotflow.pipeline.lane import LaneLease
 from iotflow.pipeline.supervisor import Supervisor
+from iotflow.stores.breaker import BreakerState
 
 
 class Status(StrEnum):
@@ -26,6 +27,7 @@ _GUIDE = {
     "events": ("mongodb", "Event logging and analytics"),
     "registry": ("postgres", "User and device management"),
 }
+_BREAKERS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 # Without these a device cannot be served; without the others it does not notice.
 _REQUIRED = ("telemetry", "registry")
 
@@ -39,6 +41,7 @@ class Database:
     role: str
     backend: str
     ping_s: float | None
+    breaker: BreakerState
 
 
 class Health:
@@ -76,6 +79,14 @@ class Health:
         yield labelled(
             GaugeMetricFamily, "iotflow_store_up", "Whether a store answers", "store", up
         )
+        breakers = [(watch.role, _BREAKERS[watch.breaker]) for watch in self.watches]
+        yield labelled(
+            GaugeMetricFamily,
+            "iotflow_breaker",
+            "0 closed, 0.5 half open, 1 open: the store is not asked",
+            "store",
+            breakers,
+        )
         restarts = [
             (name, float(state.restarts)) for name, state in self._supervisor.states().items()
         ]
@@ -86,7 +97,7 @@ class Health:
     def databases(self) -> list[Database]:
         """In the guide's order."""
         return [
-            Database(name, watch.available, role, watch.backend, watch.ping_s)
+            Database(name, watch.available, role, watch.backend, watch.ping_s, watch.breaker)
             for key, (name, role) in _GUIDE.items()
             if (watch := self._watches[key])
         ]

@@ -7,6 +7,7 @@ import structlog
 
 from iotflow.errors import IoTFlowError
 from iotflow.pipeline.backoff import pause
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.lifecycle import Store
 
 _PING_EVERY_S = 2.0
@@ -25,6 +26,10 @@ class StoreWatch:
         self.first_attempt = asyncio.Event()
         self._store = store
         self._opened = False
+
+    @property
+    def breaker(self) -> BreakerState:
+        return self._store.breaker_state
 
     async def run(self, stop: asyncio.Event) -> None:
         """Open the store and ping it until `stop`; a supervised worker runs this."""

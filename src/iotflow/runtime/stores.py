@@ -39,7 +39,7 @@ def create_stores(settings: Settings) -> Stores:
         registry=registry,
         telemetry=_create_telemetry(settings.store_url("telemetry")),
         cache=_create_cache(cache_url, settings, epoch),
-        events=_create_events(settings.store_url("events")),
+        events=_create_events(settings.store_url("events"), settings.events.retention_s),
         epoch=epoch,
     )
 
@@ -84,11 +84,11 @@ def _create_cache(url: str, settings: Settings, epoch: Epoch) -> CacheStore:
     return MemoryCache(ttls)
 
 
-def _create_events(url: str) -> EventStore:
+def _create_events(url: str, retention_s: int | None) -> EventStore:
     if url.startswith("mongodb"):
         from iotflow.stores.events.mongo import MongoEventStore
 
-        return MongoEventStore(url)
+        return MongoEventStore(url, retention_s=retention_s)
     from iotflow.stores.events.sql import SqlEventStore
 
     return SqlEventStore(url)

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from iotflow.stores.breaker import BreakerState
+
 
 class Store(Protocol):
     """A store that is opened once, answers pings, and is closed once.
@@ -13,6 +15,11 @@ class Store(Protocol):
 
     @property
     def backend(self) -> str: ...
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """CLOSED, too, for a store that is in this process and needs no breaker."""
+        ...
 
     async def open(self) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import final
 from iotflow.domain.clock import WallClock, system_clock
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.counters import CacheCounters
 from iotflow.stores.cache.memory.pubsub import Broker
 from iotflow.stores.cache.memory.windows import SlidingLogs, SlidingWindows
@@ -53,6 +54,10 @@ class NoCache(CacheStore):
     @property
     def backend(self) -> str:
         return "none"
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        return BreakerState.CLOSED
 
     @property
     def hears(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, select, text, tuple_
 
 from iotflow.domain.events import Event
-from iotflow.stores.breaker import Breaker
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.events.protocol import EventQuery
 from iotflow.stores.events.sql_append import append_parameters, append_statement
 from iotflow.stores.events.sql_table import events
@@ -35,8 +35,8 @@ class SqlEventStore:
         return self._database.backend
 
     @property
-    def breaker(self) -> Breaker:
-        return self._database.breaker
+    def breaker_state(self) -> BreakerState:
+        return self._database.breaker.state
 
     async def open(self) -> None:
         await self._database.open()

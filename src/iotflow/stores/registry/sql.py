@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from iotflow.stores.breaker import Breaker
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.registry import sql_devices, sql_epochs, sql_keys, sql_slots, sql_users
 from iotflow.stores.sql import Database
 
@@ -27,8 +27,8 @@ class SqlRegistry(
         return self._database.backend
 
     @property
-    def breaker(self) -> Breaker:
-        return self._database.breaker
+    def breaker_state(self) -> BreakerState:
+        return self._database.breaker.state
 
     async def open(self) -> None:
         await self._database.open()

@@ -8,6 +8,7 @@ from typing import final
 from iotflow.domain.clock import WallClock, system_clock
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.counters import CacheCounters
 from iotflow.stores.cache.memory.expiring import ExpiringMap
 from iotflow.stores.cache.memory.keys import KeyEntries
@@ -68,6 +69,10 @@ class MemoryCache(CacheStore):
     @property
     def backend(self) -> str:
         return "memory"
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        return BreakerState.CLOSED
 
     @property
     def hears(self) -> bool:

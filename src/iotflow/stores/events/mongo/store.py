@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iotflow.domain.events import Event
-from iotflow.stores.breaker import Breaker
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.events.mongo.documents import date_of, to_document, to_event
 from iotflow.stores.events.mongo.driver import Driver
 from iotflow.stores.events.mongo.indexes import make_indexes
@@ -33,8 +33,8 @@ class MongoEventStore:
         self._retention_s = retention_s
 
     @property
-    def breaker(self) -> Breaker:
-        return self._driver.breaker
+    def breaker_state(self) -> BreakerState:
+        return self._driver.breaker.state
 
     async def open(self) -> None:
         async with self._driver.opening() as database:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
-from iotflow.stores.breaker import Breaker
+from iotflow.stores.breaker import Breaker, BreakerState
 from iotflow.stores.sql import migrated
 from iotflow.stores.telemetry.postgres import aggregates, fleet, history
 from iotflow.stores.telemetry.postgres.connections import Connections
@@ -55,6 +55,10 @@ class PostgresTelemetryStore:
         self._write_s = write_s
         self._drain_s = drain_s
         self._opened: tuple[Connections, Writer, Deletes] | None = None
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        return self.breaker.state
 
     async def open(self) -> None:
         await migrated("telemetry", self._url)

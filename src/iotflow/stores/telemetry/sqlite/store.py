@@ -8,6 +8,7 @@ from pathlib import Path
 from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.migrations import migrate
 from iotflow.stores.sql import create_engine, translated_errors
 from iotflow.stores.telemetry.protocol import (
@@ -50,6 +51,10 @@ class SqliteTelemetryStore:
         self._max_waiting_reads = max_waiting_reads
         self._drain_s = drain_s
         self._opened: tuple[Writer, Readers] | None = None
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        return BreakerState.CLOSED
 
     async def open(self) -> None:
         with translated_errors("telemetry"):
