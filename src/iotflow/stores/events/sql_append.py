@@ -19,6 +19,7 @@ from iotflow.domain.events import Event
 from iotflow.domain.points import INT64_MAX, INT64_MIN
 from iotflow.stores.events.sql_table import events
 
+_encode = json.JSONEncoder(allow_nan=False).encode
 _COLUMNS = [column.name for column in events.columns]
 _TYPES = [Text if isinstance(column.type, Text) else BigInteger for column in events.columns]
 
@@ -54,7 +55,7 @@ def _row(event: Event) -> tuple[Any, ...]:
         event.timestamp_ms,
         event.user_id,
         event.device_id,
-        json.dumps(event.details, allow_nan=False),
+        _encode(event.details),
     )
 
 
