@@ -24,7 +24,7 @@ _MARGIN_S = 0.05
 REFUSED = KeyEntry(None)
 
 
-@pytest.fixture(params=ADAPTERS.values(), ids=ADAPTERS.keys())
+@pytest.fixture(params=ADAPTERS)
 async def cache(request: pytest.FixtureRequest) -> AsyncGenerator[CacheHarness]:
     start: Callable[[], AbstractAsyncContextManager[CacheHarness]] = request.param
     async with start() as harness:
@@ -348,6 +348,16 @@ class TestLatest:
         points = tuple(Point(at_ms, "t", at_ms) for at_ms in (5, 9, 7))
         await cache.store.record(Submission(device, 1, points, 1), ())
         assert await answer(cache, device) == {"t": 9}
+
+    async def test_a_device_may_have_very_many_measurements(
+        self, cache: CacheHarness, device: int
+    ) -> None:
+        # As many names as a device may have; more points than a call to a script may have words.
+        names = [f"m{number:04}" for number in range(1_024)]
+        await complete(cache, device, [LatestPoint(5, name, "old", "", 1) for name in names])
+        points = [Point(at_ms, name, at_ms) for name in names for at_ms in (4, 6, 3, 5)]
+        await cache.store.record(Submission(device, 1, tuple(points), 2), ())
+        assert await answer(cache, device) == dict.fromkeys(names, 6)
 
     async def test_recording_twice_is_harmless(self, cache: CacheHarness, device: int) -> None:
         await complete(cache, device)
@@ -712,8 +722,8 @@ class TestForgetDevice:
         # Ids of which one is the end or the beginning of the other.
         for other in (int(f"{device}1"), int(f"1{device}")):
             subject = f"ingest:device:{other}"
-            await complete(cache, other)
             await begin_bucket(cache)
+            await complete(cache, other)
             await cache.store.record(
                 submission(other, 1, t=(1, 1)), [Hit(subject, cache.window_s, 5)]
             )
@@ -749,6 +759,25 @@ class TestWindows:
         await cache.store.count(hits)
         counted = await cache.store.record(submission(device, 1, t=(1, 1)), hits)
         assert [count.current for count in counted] == [2, 200]
+
+    async def test_a_record_may_count_for_the_device_and_for_others(
+        self, cache: CacheHarness, device: int, digest: str
+    ) -> None:
+        window_s = cache.window_s
+        own, others = f"x:device:{device}", f"x:device:1{device}"
+        hits = [Hit(own, window_s, 1), Hit(digest, window_s, 2), Hit(others, window_s, 3)]
+        hits += [Hit(own, window_s * 4, 4), Hit(own, window_s, 5)]
+        await begin_bucket(cache)
+        for times in (1, 2):
+            counted = await cache.store.record(submission(device, times, t=(1, 1)), hits)
+            before = (times - 1) * 6
+            assert [count.current for count in counted] == [
+                before + 1,
+                times * 2,
+                times * 3,
+                times * 4,
+                before + 6,
+            ]
 
     async def test_buckets_begin_with_the_clock(self, cache: CacheHarness, digest: str) -> None:
         await begin_bucket(cache)
