@@ -8,6 +8,7 @@ verdict and a bad one costs no other.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any, cast
 
 import msgspec
@@ -186,7 +187,14 @@ def _reading(
     if metadata is not None:
         _check_metadata(metadata)
     reading = Reading([], [], timestamp_ms, metadata)
+    values = reading.values
     for name, sent in data.items():
+        # Nearly all are plain numbers: they need none of the questions that follow.
+        if type(sent) is float and isfinite(sent):
+            canonical = verdicts.canonical_name(name)
+            if canonical is not None:
+                values.append((canonical, sent, ""))
+                continue
         _judge(reading, name, sent, index)
     return reading
 

@@ -22,6 +22,7 @@ from iotflow.observability.metrics import Metrics
 from iotflow.settings import IngestSettings
 from iotflow.stores.cache.protocol import CacheStore, Hit
 from iotflow.stores.telemetry.protocol import TelemetryStore
+from iotflow.telemetry.batch import Batch
 from iotflow.telemetry.decoding import (
     Reading,
     RefusedRecordError,
@@ -29,9 +30,9 @@ from iotflow.telemetry.decoding import (
     decode_submission,
 )
 from iotflow.telemetry.names import MeasurementNames
-from iotflow.telemetry.verdicts import Rejection, rejection
+from iotflow.telemetry.verdicts import Rejection, in_future, rejection
 
-MAX_BATCH_METADATA_BYTES = 64 * 1024
+_FEW_POINTS = 8
 
 _log = structlog.get_logger(__name__)
 
@@ -123,42 +124,35 @@ class Ingest:
         """Store the records of a batch, together. Raises as `submit` does."""
         subject = f"device:{key.device_id}"
         hits = self._limiter.admit(subject, (("ingest", 1),))
-        batch = _Batch()
-        for index, judged in enumerate(decode_batch(body, lines=lines)):
-            await self._add_record(batch, key.device_id, index, judged)
-        if not batch.accepted:
-            self._metrics.points_rejected += len(batch.rejected)
-            raise NothingAcceptedError(batch.rejected)
-        hits += self._limiter.admit(subject, (("points", batch.accepted),))
-        points = tuple(batch.points.values())
-        await self._write(key, points, hits, batch.details())
-        self._metrics.points_accepted += batch.accepted
-        self._metrics.points_rejected += len(batch.rejected)
-        newest_ms = max(point.timestamp_ms for point in points)
-        return Receipt(key.device_id, newest_ms, batch.accepted, batch.rejected)
+        batch = Batch.of(decode_batch(body, lines=lines), self._latest_allowed_ms())
+        await self._keep_within_name_limit(key.device_id, batch)
+        points, accepted, rejected = batch.points(), batch.accepted, batch.rejected
+        if not points:
+            self._metrics.points_rejected += len(rejected)
+            raise NothingAcceptedError(rejected)
+        hits += self._limiter.admit(subject, (("points", accepted),))
+        await self._write(key, points, hits, batch.details(points))
+        self._metrics.points_accepted += accepted
+        self._metrics.points_rejected += len(rejected)
+        newest_ms = max([point.timestamp_ms for point in points])
+        return Receipt(key.device_id, newest_ms, accepted, rejected)
 
-    async def _add_record(
-        self, batch: "_Batch", device_id: int, index: int, judged: Reading | Rejection
-    ) -> None:
-        if isinstance(judged, Rejection):
-            batch.rejected.append(judged)
-            return
-        timestamp_ms = (
-            judged.timestamp_ms or 0
-        )  # a batch's records have one: decode_batch sees to it
-        try:
-            self._check_future(timestamp_ms)
-        except RefusedRecordError as error:
-            code = error.errors[0].code
-            batch.rejected.append(rejection(None, code, error.message, index))
-            return
-        values, rejected = await self._within_name_limit(device_id, judged, index)
-        batch.add(judged, timestamp_ms, values, rejected)
+    async def _keep_within_name_limit(self, device_id: int, batch: Batch) -> None:
+        names = batch.names()
+        if not self._names.are_known(device_id, names):
+            refused = await self._names.admit(device_id, names)
+            if refused:
+                batch.refuse(refused, self._too_many_names())
+
+    def _latest_allowed_ms(self) -> int:
+        return int(self._now() * 1000) + self._max_future_ms
 
     def _check_future(self, timestamp_ms: int | None) -> None:
-        if timestamp_ms is not None and timestamp_ms > self._now() * 1000 + self._max_future_ms:
-            message = f"This time lies more than {self._max_future_ms // 1000} s in the future."
-            raise RefusedRecordError.of_field("timestamp", "timestamp_in_future", message)
+        if timestamp_ms is not None and timestamp_ms > self._latest_allowed_ms():
+            raise RefusedRecordError.of_field("timestamp", *in_future(self._max_future_ms))
+
+    def _too_many_names(self) -> str:
+        return f"A device has at most {self._names.limit} measurement names."
 
     def _next_timestamp_ms(self, device_id: int) -> int:
         timestamp_ms = self._device_clock.next_ms(device_id)
@@ -167,7 +161,7 @@ class Ingest:
         return timestamp_ms
 
     async def _within_name_limit(
-        self, device_id: int, reading: Reading, index: int | None = None
+        self, device_id: int, reading: Reading
     ) -> tuple[list[tuple[str, Value, str]], list[Rejection]]:
         names = [value[0] for value in reading.values]
         if self._names.are_known(device_id, names):
@@ -175,8 +169,8 @@ class Ingest:
         refused = await self._names.admit(device_id, names)
         if not refused:
             return reading.values, reading.rejected
-        message = f"A device has at most {self._names.limit} measurement names."
-        rejected = [rejection(name, "too_many_measurements", message, index) for name in refused]
+        message = self._too_many_names()
+        rejected = [rejection(name, "too_many_measurements", message) for name in refused]
         kept = [value for value in reading.values if value[0] not in refused]
         return kept, reading.rejected + rejected
 
@@ -199,7 +193,8 @@ class Ingest:
         written = perf_counter()
         self._write_latency.observe(written - began)
         try:
-            self._limiter.settle(hits, await self._cache.record(submission, hits))
+            newest = submission if len(points) < _FEW_POINTS else _newest(submission)
+            self._limiter.settle(hits, await self._cache.record(newest, hits))
             self._record_latency.observe(perf_counter() - written)
         except StoreUnavailableError:
             _log.debug("latest_not_cached", device_id=device_id)
@@ -220,45 +215,11 @@ class Ingest:
             _log.warning("latest_not_dropped", device_id=device_id)
 
 
-class _Batch:
-    """What is gathered from the records of a batch."""
-
-    def __init__(self) -> None:
-        # Of repeats within the batch the last stays.
-        self.points: dict[tuple[int, str], Point] = {}
-        self.rejected: list[Rejection] = []
-        self.accepted = 0
-        self._records = 0
-        self._metadata: list[dict[str, Any]] = []
-
-    def add(
-        self,
-        reading: Reading,
-        timestamp_ms: int,
-        values: Sequence[tuple[str, Value, str]],
-        rejected: Sequence[Rejection],
-    ) -> None:
-        self.rejected += rejected
-        self.accepted += len(values)
-        self._records += bool(values)
-        for name, value, unit in values:
-            self.points[timestamp_ms, name] = Point(timestamp_ms, name, value, unit)
-        if reading.metadata and values:
-            self._metadata.append({"timestamp_ms": timestamp_ms, "metadata": reading.metadata})
-
-    def details(self) -> dict[str, Any]:
-        """The event's: names, counts, the range, and metadata as far as it has room."""
-        times = [timestamp_ms for timestamp_ms, _ in self.points]
-        details: dict[str, Any] = {
-            "measurements": sorted({name for _, name in self.points}),
-            "count": len(self.points),
-            "records": self._records,
-            "first_ms": min(times),
-            "last_ms": max(times),
-        }
-        if self._metadata:
-            if len(msgspec.json.encode(self._metadata)) <= MAX_BATCH_METADATA_BYTES:
-                details["metadata"] = self._metadata
-            else:
-                details["metadata_omitted"] = len(self._metadata)
-        return details
+def _newest(submission: Submission) -> Submission:
+    """What of a submission a cache of latest values can need: each measurement's newest point."""
+    newest: dict[str, Point] = {}
+    for point in submission.points:
+        known = newest.get(point.measurement)
+        if known is None or point.timestamp_ms > known.timestamp_ms:
+            newest[point.measurement] = point
+    return msgspec.structs.replace(submission, points=tuple(newest.values()))

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from iotflow.domain.callers import Caller, DeviceCaller
 from iotflow.domain.times import TimeRange, format_ms
 from iotflow.errors import InvalidInputError, NotAllowedError
+from iotflow.groups.service import no_such_group
 from iotflow.http.authentication import CurrentCaller, CurrentUser, device_key_scheme
 from iotflow.http.hot_routes import as_endpoint
 from iotflow.http.paths import API
@@ -34,6 +35,7 @@ router = APIRouter(prefix=f"{API}/telemetry", tags=["telemetry"])
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _MAX_USER_DEVICES = 10_000
+_MAX_GROUP_DEVICES = 500
 _RECEIPTS: dict[int | str, dict[str, Any]] = {
     201: {"model": schemas.ReceiptOut, "description": "All is stored"},
     207: {"model": schemas.ReceiptOut, "description": "Some is stored; `rejected` names the rest"},
@@ -99,12 +101,36 @@ async def latest_of_many(
     caller: CurrentCaller,
     runtime: RuntimeDep,
 ) -> Response:
-    """The newest values of several devices. One that has sent nothing has a null timestamp."""
-    device_ids = list(dict.fromkeys(query.device_id))
-    await runtime.devices.require_readable(caller, device_ids)
+    """The newest values of several devices, or of a group's.
+
+    One that has sent nothing has a null timestamp.
+    """
+    device_ids, cursor = await _devices_of(query, caller, runtime)
     found = await runtime.latest.of_many(device_ids)
     items = [latest_document(device_id, latest.points) for device_id, latest in found.items()]
-    return _json(encode({"items": items, "next_cursor": None}))
+    return _json(encode({"items": items, "next_cursor": cursor}))
+
+
+async def _devices_of(
+    query: schemas.LatestManyParameters, caller: Caller, runtime: Runtime
+) -> tuple[list[int], str | None]:
+    """Which devices are asked for, and the cursor of those that had no room."""
+    if (query.group_id is None) == (not query.device_id):
+        raise InvalidInputError.of_field(
+            "device_id", "missing", "Send device_id (once or several times), or group_id."
+        )
+    filters: list[Any] = ["latest", query.group_id]
+    after_id = runtime.cursors.decode(filters, query.cursor, int) if query.cursor else 0
+    if query.group_id is None:
+        device_ids = list(dict.fromkeys(query.device_id))
+        await runtime.devices.require_readable(caller, device_ids)
+        return device_ids, None
+    if isinstance(caller, DeviceCaller):
+        raise no_such_group()
+    device_ids, more = await runtime.groups.device_ids(
+        caller, query.group_id, _MAX_GROUP_DEVICES, after_id
+    )
+    return device_ids, runtime.cursors.encode(filters, device_ids[-1]) if more else None
 
 
 @router.get(

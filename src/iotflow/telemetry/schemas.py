@@ -45,7 +45,14 @@ class FleetHistoryParameters(RangeQuery):
 
 
 class LatestManyParameters(Query):
-    device_id: Annotated[list[DeviceId], Field(min_length=1, max_length=500)]
+    device_id: Annotated[list[DeviceId], Field(max_length=500)] = Field(
+        default_factory=list[DeviceId]
+    )
+    group_id: Annotated[
+        int | None,
+        Field(ge=1, le=2**63 - 1, description="Instead of devices: a group's, 500 on a page"),
+    ] = None
+    cursor: Cursor = None
 
 
 class AggregateParameters(RangeQuery):

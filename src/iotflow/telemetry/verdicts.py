@@ -98,6 +98,12 @@ def reject_unit(name: str, index: int | None = None) -> Rejection:
     return rejection(name, "invalid_unit", "A unit is text of at most 32 characters.", index)
 
 
+def in_future(max_future_ms: int | None) -> tuple[str, str]:
+    """Code and message for a time that lies too far ahead."""
+    limit = f" more than {max_future_ms // 1000} s" if max_future_ms is not None else " too far"
+    return "timestamp_in_future", f"This time lies{limit} in the future."
+
+
 def rejection(name: str | None, code: str, message: str, index: int | None = None) -> Rejection:
     """A rejection whose name is fit to be sent back: bounded, and encodable."""
     if name is not None:
