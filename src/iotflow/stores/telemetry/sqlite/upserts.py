@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from math import copysign
 
-from iotflow.domain.points import VALUE_TYPES, Submission, ValueType
+from iotflow.domain.points import VALUE_TYPES, Point, Submission, ValueType
 
 _KINDS = {python_type: int(kind) for python_type, kind in VALUE_TYPES.items()}
 _INTEGER, _TEXT = int(ValueType.INTEGER), int(ValueType.TEXT)
@@ -25,14 +25,31 @@ _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class Upsert:
-    """An INSERT that may take its rows twice without harm."""
+    """An INSERT that may take its rows twice without harm.
 
-    def __init__(self, head: str, columns: int, tail: str) -> None:
+    A row has `columns` parameters of its own and `shared` ones that all rows of a statement have
+    in common. `row` is the list of its values, with {n} for its own parameters and ?1, ?2 ... for
+    the shared ones.
+    """
+
+    def __init__(self, head: str, row: str, columns: int, tail: str, shared: int = 0) -> None:
         self._columns = columns
-        row = f"({','.join('?' * columns)})"
-        self._statements = [f"{head} VALUES {','.join([row] * rows)} {tail}" for rows in _ROWS]
 
-    def run(self, connection: sqlite3.Connection, parameters: list[object]) -> None:
+        def numbered(number: int) -> str:
+            first = shared + number * columns + 1
+            return row.format(*[f"?{first + column}" for column in range(columns)])
+
+        self._statements = [
+            f"{head} VALUES {','.join([numbered(number) for number in range(rows)])} {tail}"
+            for rows in _ROWS
+        ]
+
+    def run(
+        self,
+        connection: sqlite3.Connection,
+        parameters: list[object],
+        shared: tuple[object, ...] = (),
+    ) -> None:
         """Write rows; `parameters` holds their columns, row after row. None is no row."""
         step = self._columns * _ROWS[-1]
         for begin in range(0, len(parameters), step):
@@ -40,22 +57,30 @@ class Upsert:
             rows = len(chunk) // self._columns
             size = bisect_left(_ROWS, rows)
             chunk += chunk[-self._columns :] * (_ROWS[size] - rows)
-            connection.execute(self._statements[size], chunk)
+            connection.execute(self._statements[size], (*shared, *chunk) if shared else chunk)
 
 
+_INSERT = (
+    "INSERT INTO points (device_id, timestamp_ms, measurement, value, user_id, ingested_at,"
+    " value_type, unit, int_value, text_value)"
+)
 # The later write wins whole; one that comes again wins over itself, which changes nothing.
-_points = Upsert(
-    "INSERT INTO points (device_id, timestamp_ms, measurement, value, value_type, unit,"
-    " int_value, text_value, user_id, ingested_at)",
-    10,
+_REPLACE = (
     "ON CONFLICT (device_id, timestamp_ms, measurement) DO UPDATE SET"
     " value = excluded.value, value_type = excluded.value_type, unit = excluded.unit,"
     " int_value = excluded.int_value, text_value = excluded.text_value,"
     " user_id = excluded.user_id, ingested_at = excluded.ingested_at"
-    " WHERE excluded.ingested_at >= points.ingested_at",
+    " WHERE excluded.ingested_at >= points.ingested_at"
 )
+# To bind a parameter costs more than to store it, and that with the interpreter's lock held. So
+# plain floats, which nearly all points are, have statements that bind no more than they need.
+_plain = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},0,'',NULL,NULL)", 6, _REPLACE)
+_plain_of_one = Upsert(_INSERT, "(?1,{0},{1},{2},?2,?3,0,'',NULL,NULL)", 3, _REPLACE, shared=3)
+_others = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},{6},{7},{8},{9})", 10, _REPLACE)
+_MANY_POINTS = 16
 _latest = Upsert(
     "INSERT INTO latest (device_id, measurement, timestamp_ms)",
+    "({0},{1},{2})",
     3,
     "ON CONFLICT (device_id, measurement) DO UPDATE SET timestamp_ms = excluded.timestamp_ms"
     " WHERE excluded.timestamp_ms > latest.timestamp_ms",
@@ -69,11 +94,17 @@ def _zero_mark(zero: float) -> int | None:
 
 def write_submissions(connection: sqlite3.Connection, submissions: Iterable[Submission]) -> None:
     """Write points and what they mean for the latest index. The caller commits."""
-    rows: list[object] = []
+    plain: list[object] = []
+    others: list[object] = []
     newest: dict[tuple[int, str], int] = {}
     for submission in submissions:
-        _add(submission, rows, newest)
-    _points.run(connection, rows)
+        if len(submission.points) >= _MANY_POINTS:
+            _write_many(connection, submission, others)
+        else:
+            _add(submission, plain, others)
+        _note_newest(submission, newest)
+    _plain.run(connection, plain)
+    _others.run(connection, others)
     write_latest(connection, newest)
 
 
@@ -89,22 +120,55 @@ def write_latest(connection: sqlite3.Connection, newest: dict[tuple[int, str], i
     )
 
 
-def _add(submission: Submission, rows: list[object], newest: dict[tuple[int, str], int]) -> None:
+def _write_many(
+    connection: sqlite3.Connection, submission: Submission, others: list[object]
+) -> None:
+    """Write the plain points of a submission, and add what else it has to `others`."""
+    rows: list[object] = []
+    for point in submission.points:
+        if _is_plain(point):
+            rows += (point.timestamp_ms, point.measurement, point.value)
+        else:
+            _add_other(submission, point, others)
+    shared = (submission.device_id, submission.user_id, submission.written_us)
+    _plain_of_one.run(connection, rows, shared)
+
+
+def _add(submission: Submission, plain: list[object], others: list[object]) -> None:
     device_id, user_id = submission.device_id, submission.user_id
     written_us = submission.written_us
     for point in submission.points:
-        value, timestamp_ms, name = point.value, point.timestamp_ms, point.measurement
-        kind = _KINDS[type(value)]
-        rows += (device_id, timestamp_ms, name)
-        # Plain floats and integers alone: the driver tries to adapt any subclass, slowly.
-        if kind == _TEXT:
-            rows += (0.0, kind, point.unit, None, value)
-        elif kind == _INTEGER:
-            rows += (value, kind, point.unit, value, None)
+        if _is_plain(point):
+            plain += (
+                device_id, point.timestamp_ms, point.measurement, point.value, user_id, written_us,
+            )  # fmt: skip
         else:
-            number = float(value)
-            rows += (number, kind, point.unit, None if number else _zero_mark(number), None)
-        rows += (user_id, written_us)
-        known_ms = newest.get((device_id, name))
-        if known_ms is None or timestamp_ms > known_ms:
-            newest[device_id, name] = timestamp_ms
+            _add_other(submission, point, others)
+
+
+def _is_plain(point: Point) -> bool:
+    """A float without a unit. Zeros are none of them, for -0.0 needs its mark."""
+    return type(point.value) is float and not point.unit and point.value != 0.0
+
+
+def _add_other(submission: Submission, point: Point, others: list[object]) -> None:
+    value, kind = point.value, _KINDS[type(point.value)]
+    others += (submission.device_id, point.timestamp_ms, point.measurement)
+    # Plain floats and integers alone: the driver tries to adapt any subclass, slowly.
+    number = 0.0 if kind == _TEXT else value if kind == _INTEGER else float(value)
+    others += (number, submission.user_id, submission.written_us, kind, point.unit)
+    if kind == _INTEGER:
+        others += (value, None)
+    elif kind == _TEXT:
+        others += (None, value)
+    else:
+        others += (None if number else _zero_mark(float(value)), None)
+
+
+def _note_newest(submission: Submission, newest: dict[tuple[int, str], int]) -> None:
+    device_id = submission.device_id
+    for point in submission.points:
+        key = (device_id, point.measurement)
+        known_ms = newest.get(key)
+        if known_ms is None or point.timestamp_ms > known_ms:
+            newest[key] = point.timestamp_ms
