@@ -1,24 +1,41 @@
 """The contract of the registry role, on every adapter (stores/registry/protocol.py)."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from secrets import token_hex
 from typing import Any, TypeVar
 
 import pytest
 
+from iotflow.domain.configs import DeviceConfig, ReportedConfig
 from iotflow.domain.devices import Device, DeviceStatus, KeyRecord
+from iotflow.domain.groups import Group, Membership
+from iotflow.domain.jobs import Job, JobKind, JobStatus
 from iotflow.domain.times import to_ms
+from iotflow.domain.tokens import Scope
 from iotflow.domain.users import User, UserRole
-from iotflow.errors import ConflictError, StoreUnavailableError
+from iotflow.errors import (
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+    StaleVersionError,
+    StoreUnavailableError,
+)
 from iotflow.stores.registry.protocol import (
     DeviceQuery,
+    GroupQuery,
     NewDevice,
+    NewGroup,
+    NewInvitation,
     NewKey,
+    NewPersonalToken,
     NewRefreshToken,
     NewUser,
     Registry,
+    UserQuery,
 )
 from tests.contract.registry_adapters import RegistryHarness
 
@@ -51,6 +68,14 @@ async def create_user(store: Registry, name: str | None = None, email: str = "")
     return await store.create_user(NewUser(name, email or f"{name}@example.com", "hash"), NOW)
 
 
+def new_token(
+    user_id: int, expires_at: datetime | None = None, version: int = 0
+) -> NewPersonalToken:
+    return NewPersonalToken(
+        user_id, "script", token_hex(32), "iotp_x", frozenset({Scope.READ}), expires_at, version
+    )
+
+
 def new_key(expires_at: datetime | None = None) -> NewKey:
     return NewKey(token_hex(32), "iotd_" + token_hex(4), expires_at)
 
@@ -81,6 +106,11 @@ def is_utc(moment: datetime | None) -> bool:
     return moment is not None and moment.utcoffset() == timedelta(0)
 
 
+def a_job() -> Job:
+    kind, status = JobKind.DEVICE_DELETION, JobStatus.PENDING
+    return Job(1, kind, status, 1, 1, {}, 0, 0, 0, NOW, NOW)
+
+
 def calls(store: Registry) -> list[Any]:
     """A call of every method."""
     return [
@@ -92,6 +122,18 @@ def calls(store: Registry) -> list[Any]:
         store.add_refresh_token(NewRefreshToken(1, "f", "d", NOW), NOW),
         store.rotate_refresh_token("d", "e", NOW, NOW),
         store.end_session("d", NOW),
+        store.users(UserQuery(1)),
+        store.credentials_of(1),
+        store.update_user(1, {"username": "x"}, NOW),
+        store.set_password(1, "hash", None, NOW),
+        store.set_user_active(1, False, NOW),
+        store.add_personal_token(new_token(1), 1, NOW),
+        store.personal_tokens(1, 0, 1, NOW),
+        store.personal_token("d", NOW),
+        store.delete_personal_token(1, 1),
+        store.note_token_used(1, NOW),
+        store.add_invitation(NewInvitation("d", None, NOW), NOW),
+        store.counts(),
         store.create_device(NewDevice(1, "x"), new_key(), NOW),
         store.create_devices([(NewDevice(1, "x"), new_key())], NOW),
         store.device(1),
@@ -102,6 +144,25 @@ def calls(store: Registry) -> list[Any]:
         store.rotate_key(1, new_key(), NOW, NOW),
         store.revoke_key(1, 1, NOW),
         store.note_seen({1: 1}),
+        store.update_device(1, {"name": "x"}, None, NOW),
+        store.create_group(NewGroup(1, "x"), NOW),
+        store.group(1),
+        store.groups(GroupQuery(1)),
+        store.update_group(1, "x", None, None, NOW),
+        store.delete_group(1),
+        store.add_to_group(1, [1], NOW),
+        store.remove_from_group(1, 1),
+        store.device_config(1),
+        store.put_device_config(1, "{}", None),
+        store.report_device_config(1, 1, "{}", NOW),
+        store.delete_device(1, 1, None, NOW),
+        store.delete_user(1, 1, NOW),
+        store.job(1),
+        store.claim_job("x", NOW, NOW),
+        store.save_job(a_job(), "x", None),
+        store.job_devices(1, 0, 1),
+        store.job_keys(1, "", 1),
+        store.forget_jobs(NOW),
         store.claim_slot("x", 1, 1, NOW, {}),
         store.renew_slot("x", 1, NOW, {}),
         store.release_slot("x", NOW),
@@ -898,3 +959,437 @@ class TestCacheEpoch:
         raised = await asyncio.gather(*(store.raise_cache_epoch() for _ in range(5)))
         assert sorted(raised) == [before + n for n in range(1, 6)]
         assert await store.cache_epoch() == before + 5
+
+
+class TestChangingDevices:
+    async def test_fields_change_and_the_version_rises(
+        self, store: Registry, device: Device
+    ) -> None:
+        changes = {"name": "new", "labels": {"a": "b"}, "status": "maintenance", "location": None}
+        for later in (NOW + SECOND, NOW - DAY):
+            before = await store.device(device.id)
+            assert before is not None
+            updated = await store.update_device(device.id, changes, None, later)
+            assert updated is not None
+            assert updated[0] == await store.device(device.id)
+            assert updated[0].updated_at > before.updated_at
+            assert (updated[0].name, updated[0].labels) == ("new", {"a": "b"})
+            assert updated[0].status is DeviceStatus.MAINTENANCE
+            assert updated[0].created_at == device.created_at
+
+    async def test_the_digests_are_those_of_its_live_keys(
+        self, store: Registry, user: User
+    ) -> None:
+        key = new_key()
+        device = await create_device(store, user, key)
+        updated = await store.update_device(device.id, {"status": "inactive"}, None, NOW)
+        assert updated is not None
+        assert updated[1] == [key.digest]
+        record = await store.key_record(key.digest, NOW)
+        assert record is not None
+        assert not record.active
+
+    async def test_a_stale_version_changes_nothing(self, store: Registry, device: Device) -> None:
+        assert await store.update_device(device.id, {"name": "a"}, device.updated_at, NOW)
+        with pytest.raises(StaleVersionError):
+            await store.update_device(device.id, {"name": "b"}, device.updated_at, NOW)
+        with pytest.raises(StaleVersionError):
+            await store.delete_device(device.id, 1, device.updated_at, NOW)
+        found = await store.device(device.id)
+        assert found is not None
+        assert found.name == "a"
+        assert await store.update_device(NO_ID, {"name": "b"}, None, NOW) is None
+
+    async def test_of_changes_at_once_from_one_version_one_wins(
+        self, store: Registry, device: Device
+    ) -> None:
+        calls = [
+            store.update_device(device.id, {"name": f"n{n}"}, device.updated_at, NOW)
+            for n in range(6)
+        ]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(each, StaleVersionError) for each in done) == 5
+
+
+class TestGroups:
+    @pytest.fixture
+    async def group(self, store: Registry, user: User) -> Group:
+        return await store.create_group(NewGroup(user.id, "hall", "all", "#fff"), NOW)
+
+    async def test_a_group_comes_back_whole(
+        self, store: Registry, user: User, group: Group
+    ) -> None:
+        assert group == Group(group.id, user.id, "hall", "all", "#fff", 0, NOW, NOW)
+        assert await store.group(group.id) == group
+        later = NOW + HOUR
+        changed = await store.update_group(group.id, "new", None, None, later)
+        assert changed == Group(group.id, user.id, "new", None, None, 0, NOW, later)
+        assert await store.delete_group(group.id)
+        assert not await store.delete_group(group.id)
+        assert await store.group(group.id) is None
+        assert await store.update_group(group.id, "x", None, None, NOW) is None
+
+    async def test_a_group_needs_its_user(self, store: Registry) -> None:
+        with pytest.raises(NotFoundError):
+            await store.create_group(NewGroup(NO_ID, "x"), NOW)
+
+    async def test_devices_of_its_user_alone_are_added(
+        self, store: Registry, user: User, group: Group
+    ) -> None:
+        mine = [await create_device(store, user) for _ in range(3)]
+        theirs = await create_device(store, await create_user(store))
+        first = await store.add_to_group(group.id, [mine[0].id], NOW)
+        assert first == {mine[0].id: Membership.ADDED}
+        ids = [*(device.id for device in mine), theirs.id, NO_ID]
+        added = await store.add_to_group(group.id, ids, NOW)
+        results = [added[each] for each in ids]
+        expected = ["already", "added", "added", "not_found", "not_found"]
+        assert [result.value for result in results] == expected
+        found = await store.group(group.id)
+        assert found is not None
+        assert found.device_count == 3
+        page, more = await store.devices(DeviceQuery(2, group_id=group.id))
+        assert ([device.id for device in page], more) == (ids[:2], True)
+        assert await store.remove_from_group(group.id, ids[0])
+        assert not await store.remove_from_group(group.id, ids[0])
+        with pytest.raises(NotFoundError):
+            await store.add_to_group(NO_ID, ids, NOW)
+
+    async def test_two_that_add_the_same_add_it_once(
+        self, store: Registry, user: User, group: Group
+    ) -> None:
+        ids = [(await create_device(store, user)).id for _ in range(5)]
+        results = await asyncio.gather(
+            *(store.add_to_group(group.id, order, NOW) for order in (ids, ids[::-1], ids))
+        )
+        for device_id in ids:
+            assert sorted(result[device_id].value for result in results) == [
+                "added",
+                "already",
+                "already",
+            ]
+
+    async def test_pages_by_user_and_by_device(
+        self, store: Registry, user: User, device: Device
+    ) -> None:
+        groups = [await store.create_group(NewGroup(user.id, f"g{n}"), NOW) for n in range(3)]
+        page, more = await store.groups(GroupQuery(2, user_id=user.id))
+        assert ([group.id for group in page], more) == ([groups[0].id, groups[1].id], True)
+        rest, more = await store.groups(GroupQuery(2, user_id=user.id, after_id=page[-1].id))
+        assert ([group.id for group in rest], more) == ([groups[2].id], False)
+        await store.add_to_group(groups[1].id, [device.id], NOW)
+        holding, _ = await store.groups(GroupQuery(5, device_id=device.id))
+        assert [(group.id, group.device_count) for group in holding] == [(groups[1].id, 1)]
+
+
+class TestConfigs:
+    async def test_desired_and_reported(self, store: Registry, device: Device) -> None:
+        assert await store.device_config(device.id) == DeviceConfig(0, "{}", None)
+        first = await store.put_device_config(device.id, '{"a": 1}', None)
+        assert first == DeviceConfig(1, '{"a": 1}', None)
+        reported = await store.report_device_config(device.id, 1, '{"a":1}', NOW)
+        assert reported == DeviceConfig(1, '{"a": 1}', ReportedConfig(1, '{"a":1}', NOW))
+        second = await store.put_device_config(device.id, "{}", [1, 7])
+        assert second == DeviceConfig(2, "{}", reported.reported)
+        assert await store.device_config(device.id) == second
+
+    async def test_a_stale_version_and_a_missing_device(
+        self, store: Registry, device: Device
+    ) -> None:
+        with pytest.raises(StaleVersionError):
+            await store.put_device_config(device.id, "{}", [1])
+        with pytest.raises(StaleVersionError):
+            await store.put_device_config(device.id, "{}", [])
+        assert (await store.put_device_config(device.id, "{}", [0])).version == 1
+        with pytest.raises(NotFoundError):
+            await store.put_device_config(NO_ID, "{}", None)
+        with pytest.raises(NotFoundError):
+            await store.report_device_config(NO_ID, 1, "{}", NOW)
+
+    async def test_versions_never_collide(self, store: Registry, device: Device) -> None:
+        done = await asyncio.gather(
+            *(store.put_device_config(device.id, "{}", None) for _ in range(6))
+        )
+        assert sorted(each.version for each in done) == [1, 2, 3, 4, 5, 6]
+
+
+class TestDeletions:
+    # Before all others of a shared server, so that a claim finds the job of the test first.
+    @pytest.fixture
+    def at(self) -> datetime:
+        return NOW - DAY * next(_days)
+
+    async def test_a_device_goes_and_leaves_a_job(
+        self, store: Registry, user: User, at: datetime
+    ) -> None:
+        key, successor = new_key(), new_key()
+        device = await create_device(store, user, key)
+        await store.rotate_key(device.id, successor, NOW + DAY, NOW)
+        group = await store.create_group(NewGroup(user.id, "g"), NOW)
+        await store.add_to_group(group.id, [device.id], NOW)
+        await store.put_device_config(device.id, "{}", None)
+        job = await store.delete_device(device.id, user.id, None, at)
+        assert job is not None
+        assert (job.kind, job.subject_id) == (JobKind.DEVICE_DELETION, device.id)
+        assert (job.status, job.due_at, job.finished_at) == (JobStatus.PENDING, at, None)
+        counts = {"devices": 1, "keys": 2, "configs": 1, "memberships": 1}
+        assert job.counts == counts | {"points": 0, "events": 0}
+        assert await store.job(job.id) == job
+        assert await store.job_devices(job.id, 0, 10) == [device.id]
+        assert await store.job_devices(job.id, device.id, 10) == []
+        digests = sorted([key.digest, successor.digest])
+        assert await store.job_keys(job.id, "", 10) == digests
+        assert await store.job_keys(job.id, digests[0], 10) == digests[1:]
+        assert await store.device(device.id) is None
+        assert await store.key_record(key.digest, NOW) is None
+        assert (await store.device_config(device.id)).version == 0
+        assert (await store.group(group.id) or group).device_count == 0
+        assert await store.delete_device(device.id, user.id, None, at) is None
+        assert (await create_device(store, user)).id > device.id
+
+    async def test_a_user_goes_with_all_devices(self, store: Registry, at: datetime) -> None:
+        user = await create_user(store)
+        devices = [await create_device(store, user) for _ in range(3)]
+        group = await store.create_group(NewGroup(user.id, "g"), NOW)
+        job = await store.delete_user(user.id, 7, at)
+        assert job is not None
+        assert (job.kind, job.subject_id, job.requested_by) == (JobKind.USER_DELETION, user.id, 7)
+        assert (job.counts["devices"], job.counts["keys"], job.counts["groups"]) == (3, 3, 1)
+        assert await store.job_devices(job.id, 0, 2) == [device.id for device in devices[:2]]
+        assert await store.user(user.id) is None
+        assert await store.group(group.id) is None
+        assert await store.delete_user(user.id, 7, at) is None
+
+    async def test_no_device_slips_through_a_deletion(self, store: Registry, at: datetime) -> None:
+        """Every device that was registered meanwhile is in the job, or was refused."""
+        user = await create_user(store)
+        made, job = await asyncio.gather(
+            asyncio.gather(*(create_device(store, user) for _ in range(8)), return_exceptions=True),
+            store.delete_user(user.id, 1, at),
+        )
+        assert job is not None
+        listed = await store.job_devices(job.id, 0, 100)
+        ids = [each.id for each in made if isinstance(each, Device)]
+        assert sorted(ids) == listed
+        refused = [each for each in made if not isinstance(each, Device)]
+        assert all(isinstance(each, NotFoundError) for each in refused)
+
+    async def test_one_at_a_time_has_the_lease(
+        self, store: Registry, device: Device, at: datetime
+    ) -> None:
+        job = await store.delete_device(device.id, 1, None, at)
+        assert job is not None
+        assert await store.claim_job("early", at - SECOND, at) is None
+        claims = await asyncio.gather(
+            *(store.claim_job(f"{job.id}-{n}", at, at + MINUTE) for n in range(4))
+        )
+        winners = [n for n, each in enumerate(claims) if each is not None and each.id == job.id]
+        assert len(winners) == 1
+        owner = f"{job.id}-{winners[0]}"
+        further = replace(job, counts={"points": None}, after_device_id=5, attempts=2)
+        assert not await store.save_job(further, "another", None)
+        assert await store.job(job.id) == job
+        assert await store.save_job(further, owner, at + MINUTE)
+        assert await store.job(job.id) == further
+        assert await store.claim_job("late", at + SECOND, at + HOUR) is None
+        taken = await store.claim_job("late", at + MINUTE, at + HOUR)
+        assert taken == further
+        assert not await store.save_job(further, owner, None), "it has lost its lease"
+        finished = replace(further, status=JobStatus.DONE, due_at=None, finished_at=at)
+        assert await store.save_job(finished, "late", None)
+        assert await store.claim_job("last", at + MINUTE, at + HOUR) is None
+
+    async def test_what_is_over_is_forgotten(
+        self, store: Registry, device: Device, at: datetime
+    ) -> None:
+        job = await store.delete_device(device.id, 1, None, at)
+        assert job is not None
+        await store.claim_job("me", at, at + MINUTE)
+        await store.save_job(replace(job, due_at=None, finished_at=at), "me", None)
+        await store.forget_jobs(at)
+        assert await store.job_devices(job.id, 0, 1) == []
+        assert await store.job_keys(job.id, "", 1) == []
+        assert await store.job(job.id) is not None
+        await store.forget_jobs(at + SECOND)
+        assert await store.job(job.id) is None
+
+
+_days = itertools.count(1_000)
+
+
+class TestAccounts:
+    async def test_changes_keep_names_unique_whatever_their_case(
+        self, store: Registry, user: User
+    ) -> None:
+        other = await create_user(store)
+        for change in ({"username": other.username.upper()}, {"email": other.email.upper()}):
+            with pytest.raises(ConflictError) as refused:
+                await store.update_user(user.id, change, NOW)
+            assert refused.value.error_code == f"{next(iter(change))}_taken"
+        own = await store.update_user(user.id, {"username": user.username.upper()}, NOW + DAY)
+        assert own is not None
+        assert (own.username, own.updated_at) == (user.username.upper(), NOW + DAY)
+        assert await store.credentials(user.username) is not None
+        assert await store.update_user(NO_ID, {"username": "nobody-x"}, NOW) is None
+
+    async def test_pages_are_filtered(self, store: Registry) -> None:
+        mark = token_hex(6)
+        made = [await create_user(store, f"{mark}-{n}") for n in range(3)]
+        await store.set_user_active(made[1].id, False, NOW)
+        page, more = await store.users(UserQuery(2, text=mark.upper()))
+        assert ([u.id for u in page], more) == ([u.id for u in made[:2]], True)
+        rest, more = await store.users(UserQuery(2, text=mark, after_id=page[-1].id))
+        assert ([u.id for u in rest], more) == ([made[2].id], False)
+        off, _ = await store.users(UserQuery(9, text=mark, is_active=False))
+        assert [u.id for u in off] == [made[1].id]
+        assert (await store.users(UserQuery(9, text=mark, role=UserRole.ADMIN)))[0] == []
+
+    async def test_a_new_password_ends_all_but_the_kept_session(
+        self, store: Registry, user: User
+    ) -> None:
+        kept, other = token_hex(16), token_hex(16)
+        digests = {family: token_hex(32) for family in (kept, other)}
+        for family, digest in digests.items():
+            await store.add_refresh_token(
+                NewRefreshToken(user.id, family, digest, NOW + DAY, 0), NOW
+            )
+        token = new_token(user.id)
+        await store.add_personal_token(token, 9, NOW)
+        changed = await store.set_password(user.id, "new hash", kept, NOW)
+        assert changed is not None
+        assert (changed.token_version, changed.kept_session) == (1, kept)
+        assert await store.personal_token(token.digest, NOW) is None
+        for family, digest in digests.items():
+            rotated = await store.rotate_refresh_token(digest, token_hex(32), NOW + DAY, NOW)
+            assert (rotated is not None) == (family == kept)
+        # What was let in before comes too late.
+        with pytest.raises(NotFoundError):
+            await store.add_personal_token(token, 9, NOW)
+        late = NewRefreshToken(user.id, token_hex(16), token_hex(32), NOW + DAY, 0)
+        with pytest.raises(NotFoundError):
+            await store.add_refresh_token(late, NOW)
+        assert await store.set_password(NO_ID, "hash", None, NOW) is None
+
+    async def test_no_rotation_survives_a_new_password_at_the_same_time(
+        self, store: Registry, user: User
+    ) -> None:
+        digests = [token_hex(32) for _ in range(6)]
+        for digest in digests:
+            new = NewRefreshToken(user.id, token_hex(16), digest, NOW + DAY)
+            await store.add_refresh_token(new, NOW)
+        successors = [token_hex(32) for _ in digests]
+        rotations = [
+            store.rotate_refresh_token(digest, successor, NOW + DAY, NOW)
+            for digest, successor in zip(digests, successors, strict=True)
+        ]
+        await asyncio.gather(
+            *rotations[:3], store.set_password(user.id, "x", None, NOW), *rotations[3:]
+        )
+        for digest in digests + successors:
+            assert await store.rotate_refresh_token(digest, token_hex(32), NOW + DAY, NOW) is None
+
+    async def test_switching_off_ends_tokens_and_tells_of_the_keys(
+        self, store: Registry, user: User
+    ) -> None:
+        key, token = new_key(), new_token(user.id)
+        await create_device(store, user, key)
+        await store.add_personal_token(token, 9, NOW)
+        off = await store.set_user_active(user.id, False, NOW)
+        assert off is not None
+        assert (off[0].is_active, off[0].token_version, off[1]) == (False, 1, [key.digest])
+        assert await store.personal_token(token.digest, NOW) is None
+        record = await store.key_record(key.digest, NOW)
+        assert record is not None
+        assert not record.active
+        on = await store.set_user_active(user.id, True, NOW)
+        assert on is not None
+        assert (on[0].is_active, on[1]) == (True, [key.digest])
+        assert await store.set_user_active(NO_ID, True, NOW) is None
+
+    async def test_devices_and_groups_stay_within_a_limit_also_at_once(
+        self, store: Registry, user: User
+    ) -> None:
+        made, refused = await outcomes(
+            *(
+                store.create_devices([(NewDevice(user.id, "x"), new_key())], NOW, 2)
+                for _ in range(5)
+            )
+        )
+        assert (len(made), {each.error_code for each in refused}) == (2, {"too_many_devices"})
+        groups, refused = await outcomes(
+            *(store.create_group(NewGroup(user.id, "x"), NOW, 1) for _ in range(4))
+        )
+        assert (len(groups), {each.error_code for each in refused}) == (1, {"too_many_groups"})
+
+    async def test_counts_grow_with_what_is_there(self, store: Registry, user: User) -> None:
+        before = await store.counts()
+        await create_device(store, user)
+        await store.set_user_active(user.id, False, NOW)
+        after = await store.counts()
+        assert after.devices[DeviceStatus.ACTIVE] > before.devices[DeviceStatus.ACTIVE]
+        assert after.devices.keys() == set(DeviceStatus)
+        assert after.users >= after.active_users
+
+
+class TestPersonalTokens:
+    async def test_a_token_opens_its_user_until_it_expires(
+        self, store: Registry, user: User
+    ) -> None:
+        new = new_token(user.id, NOW + HOUR)
+        made = await store.add_personal_token(new, 9, NOW)
+        assert (made.scopes, made.expires_at) == (frozenset({Scope.READ}), NOW + HOUR)
+        assert await store.personal_token(new.digest, NOW) == (made, user)
+        await store.note_token_used(made.id, NOW + MINUTE)
+        used = await store.personal_token(new.digest, NOW)
+        assert used is not None
+        assert used[0].last_used_at == NOW + MINUTE
+        assert await store.personal_token(new.digest, NOW + HOUR) is None
+        assert await store.personal_tokens(user.id, 0, 9, NOW + HOUR) == ([], False)
+
+    async def test_only_its_user_deletes_a_token(self, store: Registry, user: User) -> None:
+        new, other = new_token(user.id), await create_user(store)
+        made = await store.add_personal_token(new, 9, NOW)
+        assert await store.delete_personal_token(other.id, made.id) is None
+        assert await store.delete_personal_token(user.id, made.id) == new.digest
+        assert await store.delete_personal_token(user.id, made.id) is None
+        assert await store.personal_token(new.digest, NOW) is None
+
+    async def test_a_user_has_no_more_than_the_limit_and_expired_ones_do_not_count(
+        self, store: Registry, user: User
+    ) -> None:
+        await store.add_personal_token(new_token(user.id, NOW + SECOND), 3, NOW)
+        made, refused = await outcomes(
+            *(store.add_personal_token(new_token(user.id), 3, NOW + HOUR) for _ in range(6))
+        )
+        assert (len(made), {each.error_code for each in refused}) == (3, {"too_many_tokens"})
+        page, more = await store.personal_tokens(user.id, 0, 2, NOW + HOUR)
+        assert (len(page), more) == (2, True)
+
+
+class TestInvitations:
+    async def test_one_is_used_once_also_at_once(self, store: Registry) -> None:
+        digest, name = token_hex(32), token_hex(6)
+        await store.add_invitation(NewInvitation(digest, None, NOW + DAY), NOW)
+
+        async def register(number: int) -> bool:
+            new = NewUser(f"{name}-{number}", f"{name}-{number}@example.com", "hash")
+            try:
+                await store.create_user(new, NOW, digest)
+            except NotAllowedError:
+                return False
+            return True
+
+        assert sorted(await asyncio.gather(*map(register, range(5)))) == [False] * 4 + [True]
+
+    async def test_a_taken_name_uses_none_up_and_an_expired_one_opens_nothing(
+        self, store: Registry, user: User
+    ) -> None:
+        digest, name = token_hex(32), token_hex(6)
+        await store.add_invitation(NewInvitation(digest, user.id, NOW + DAY), NOW)
+        with pytest.raises(ConflictError):
+            await store.create_user(NewUser(user.username, f"{name}@x.org", "hash"), NOW, digest)
+        new = NewUser(name, f"{name}@example.com", "hash")
+        with pytest.raises(NotAllowedError) as refused:
+            await store.create_user(new, NOW + DAY, digest)
+        assert refused.value.error_code == "invalid_invitation"
+        assert (await store.create_user(new, NOW, digest)).username == name

@@ -62,12 +62,44 @@ def create_admin(
     create(username, email, password, data_dir)
 
 
+@admin.command("reset-password")
+def reset_password(
+    username: Annotated[str, typer.Argument(help="Its name or e-mail address")],
+    password: Annotated[
+        str,
+        typer.Option(
+            prompt=True, hide_input=True, confirmation_prompt=True, envvar="IOTFLOW_ADMIN_PASSWORD"
+        ),
+    ],
+    data_dir: DataDir = None,
+) -> None:
+    """Give an account a new password. All its sessions and personal tokens end."""
+    from iotflow.cli.operate import reset_password as reset
+
+    reset(username, password, data_dir)
+
+
+@admin.command("invite")
+def invite(
+    hours: Annotated[
+        int | None, typer.Option(min=1, max=8760, help="Until it expires; a week if not set")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print an invitation: it lets one person register, once."""
+    from iotflow.cli.operate import invite as make
+
+    make(hours, data_dir)
+
+
 def _add_client_commands() -> None:
     from iotflow.cli.bench import bench_command
+    from iotflow.cli.devices import devices_app
     from iotflow.cli.export import export_command
     from iotflow.cli.import_csv import import_app
     from iotflow.cli.simulate import simulate_command
 
+    app.add_typer(devices_app, name="devices")
     app.add_typer(import_app, name="import")
     app.command("export")(export_command)
     app.command("simulate")(simulate_command)

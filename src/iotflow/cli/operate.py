@@ -1,18 +1,19 @@
 """`iotflow migrate` and `iotflow admin`: what works on the stores without a server."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from iotflow.accounts.passwords import Passwords
-from iotflow.accounts.schemas import Registration
+from iotflow.accounts.schemas import PasswordChange, Registration
+from iotflow.domain.secrets import INVITATION_PREFIX, new_secret
 from iotflow.domain.users import UserRole
-from iotflow.errors import InvalidInputError
+from iotflow.errors import InvalidInputError, NotFoundError
 from iotflow.settings import Role, Settings
 from iotflow.stores.migrations import current_revision, migrate
-from iotflow.stores.registry.protocol import NewUser
+from iotflow.stores.registry.protocol import NewInvitation, NewUser
 from iotflow.stores.registry.sql import SqlRegistry
 from iotflow.stores.sql import create_engine, translated_errors
 
@@ -58,6 +59,57 @@ def create_admin(username: str, email: str, password: str, data_dir: Path | None
     settings = load_settings(data_dir)
     user_id = asyncio.run(_create(wanted, settings))
     print(f"Created admin {username} (user {user_id}).")  # noqa: T201
+
+
+def reset_password(username: str, password: str, data_dir: Path | None) -> None:
+    """Replace an account's password; its sessions and personal tokens end.
+
+    Raises:
+        InvalidInputError: the password is not acceptable.
+        NotFoundError: there is no such account.
+    """
+    try:
+        PasswordChange(current_password="-", new_password=password)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise InvalidInputError(f"password: {first['msg']}") from None
+    name = asyncio.run(_reset(username, password, load_settings(data_dir)))
+    print(f"{name} has a new password; all sessions and tokens have ended.")  # noqa: T201
+
+
+async def _reset(username: str, password: str, settings: Settings) -> str:
+    registry, passwords = SqlRegistry(settings.store_url("registry")), Passwords()
+    try:
+        await registry.open()
+        found = await registry.credentials(username)
+        if found is None:
+            raise NotFoundError("There is no such account.")
+        user, _ = found
+        hashed = await passwords.hash(password)
+        await registry.set_password(user.id, hashed, None, datetime.now(UTC))
+        return user.username
+    finally:
+        passwords.close()
+        await registry.close()
+
+
+def invite(hours: int | None, data_dir: Path | None) -> None:
+    """Make an invitation and print it, alone on its line."""
+    settings = load_settings(data_dir)
+    lifetime_s = settings.accounts.invitation_s if hours is None else hours * 3600
+    print(asyncio.run(_invite(lifetime_s, settings)))  # noqa: T201
+
+
+async def _invite(lifetime_s: int, settings: Settings) -> str:
+    registry, now = SqlRegistry(settings.store_url("registry")), datetime.now(UTC)
+    secret = new_secret(INVITATION_PREFIX)
+    try:
+        await registry.open()
+        new = NewInvitation(secret.digest, None, now + timedelta(seconds=lifetime_s))
+        await registry.add_invitation(new, now)
+        return secret.secret
+    finally:
+        await registry.close()
 
 
 async def _create(wanted: Registration, settings: Settings) -> int:

@@ -1,7 +1,8 @@
 """The call of devices that shows how fast keys are checked, close to the bytes."""
 
 from iotflow.devices.schemas import CredentialsOut
-from iotflow.http.authentication import identify_device
+from iotflow.domain.callers import DeviceCaller
+from iotflow.http.authorisation import admit
 from iotflow.http.hot_routes import Answer, HotRequest, HotRoute
 from iotflow.http.paths import API
 
@@ -11,7 +12,9 @@ async def credentials(request: HotRequest) -> Answer | None:
     if request.api_key is None or request.scope["query_string"]:
         return None
     runtime = request.runtime
-    caller = await identify_device(runtime, request.api_key, reading=True)
+    caller = await admit(runtime, "own_credentials", None, request.api_key)
+    if not isinstance(caller, DeviceCaller):
+        return None
     body = CredentialsOut.of(caller.key, runtime.now_ms()).model_dump_json()
     return Answer(200, body.encode())
 

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from iotflow.devices import etags
 from iotflow.devices.bulk import bulk_result, judge_registration
+from iotflow.devices.etags import ETAG_HEADER, NOT_MODIFIED, IfMatch, IfNoneMatch
 from iotflow.devices.schemas import (
     BulkOut,
     BulkRegistration,
@@ -14,6 +16,7 @@ from iotflow.devices.schemas import (
     DeviceRegistration,
     DevicesOut,
     DeviceStatusOut,
+    DeviceUpdate,
     HeartbeatOut,
     KeyRotation,
     KeysOut,
@@ -22,12 +25,16 @@ from iotflow.devices.schemas import (
     OwnStatusOut,
     RegisteredDeviceOut,
 )
+from iotflow.domain.callers import UserCaller
 from iotflow.errors import FieldError
+from iotflow.groups.schemas import GroupOut, GroupsOut, PageQuery
 from iotflow.http.authentication import CurrentDevice, CurrentUser
 from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
-from iotflow.stores.registry.protocol import DeviceQuery, NewDevice
+from iotflow.jobs.schemas import DeletionOut
+from iotflow.runtime import Runtime
+from iotflow.stores.registry.protocol import DeviceQuery, GroupQuery, NewDevice
 
 router = APIRouter(prefix=f"{API}/devices", tags=["devices"])
 
@@ -51,7 +58,7 @@ async def register_device(
     response_model_exclude_unset=True,
     responses={
         207: {"model": BulkOut, "description": "Some are registered; the others say why not"},
-        **problems(400, 401, 413, 415, 422, 429, 503),
+        **problems(400, 401, 409, 413, 415, 422, 429, 503),
     },
 )
 async def register_devices(
@@ -72,12 +79,12 @@ async def register_devices(
     )
 
 
-@router.get("", responses=problems(401, 422, 429, 503))
+@router.get("", responses=problems(401, 404, 422, 429, 503))
 async def list_devices(
     query: Annotated[DeviceListQuery, Query()], caller: CurrentUser, runtime: RuntimeDep
 ) -> DevicesOut:
     """The devices of the account that is signed in, in the order of their registration."""
-    return await _list(caller.user.id, query, runtime)
+    return await _list(caller, caller.user.id, query, runtime)
 
 
 @router.get("/user/{user_id}", responses=problems(401, 404, 422, 429, 503))
@@ -88,8 +95,7 @@ async def list_user_devices(
     runtime: RuntimeDep,
 ) -> DevicesOut:
     """The devices of a user: oneself or, for an admin, anyone."""
-    caller.require_self_or_admin(user_id)
-    return await _list(user_id, query, runtime)
+    return await _list(caller, user_id, query, runtime)
 
 
 @router.get("/status", responses=problems(401, 403, 429, 503))
@@ -113,10 +119,89 @@ async def heartbeat(caller: CurrentDevice, runtime: RuntimeDep) -> HeartbeatOut:
     return HeartbeatOut(device_id=caller.key.device_id, timestamp=timestamp)
 
 
-@router.get("/{device_id}", responses=problems(401, 404, 422, 429, 503))
-async def get_device(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> DeviceOut:
-    """A device."""
-    return DeviceOut.of(await runtime.devices.get(caller, device_id))
+@router.get(
+    "/{device_id}",
+    response_model=DeviceOut,
+    responses={
+        200: {"headers": ETAG_HEADER},
+        **NOT_MODIFIED,
+        **problems(401, 404, 422, 429, 503),
+    },
+)
+async def get_device(
+    device_id: Id,
+    caller: CurrentUser,
+    runtime: RuntimeDep,
+    response: Response,
+    if_none_match: IfNoneMatch = None,
+) -> Response | DeviceOut:
+    """A device. Its ETag says whether anything was changed, not whether it was heard of."""
+    view = await runtime.devices.get(caller, device_id)
+    etag = etags.device_etag(view.device)
+    if etags.is_known(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    response.headers["ETag"] = etag
+    return DeviceOut.of(view)
+
+
+@router.patch(
+    "/{device_id}",
+    responses={
+        200: {"headers": ETAG_HEADER},
+        **problems(400, 401, 404, 412, 415, 422, 429, 503),
+    },
+)
+async def update_device(
+    device_id: Id,
+    body: DeviceUpdate,
+    caller: CurrentUser,
+    runtime: RuntimeDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> DeviceOut:
+    """Change a device: the fields that are sent, and no others."""
+    device = await runtime.devices.of(caller, device_id)
+    etags.require_match(if_match, etags.device_etag(device))
+    view = await runtime.devices.update(
+        caller,
+        device_id,
+        body.model_dump(exclude_unset=True),
+        device.updated_at if if_match else None,
+    )
+    response.headers["ETag"] = etags.device_etag(view.device)
+    return DeviceOut.of(view)
+
+
+@router.delete("/{device_id}", status_code=202, responses=problems(401, 404, 412, 422, 429, 503))
+async def delete_device(
+    device_id: Id, caller: CurrentUser, runtime: RuntimeDep, if_match: IfMatch = None
+) -> DeletionOut:
+    """Delete a device with its keys, telemetry, events, config and memberships, for good.
+
+    It is gone for every caller at once; the job removes what is stored of it.
+    """
+    device = await runtime.devices.of(caller, device_id)
+    etags.require_match(if_match, etags.device_etag(device))
+    unchanged_since = device.updated_at if if_match else None
+    return DeletionOut.of(await runtime.jobs.delete_device(caller, device, unchanged_since))
+
+
+@router.get("/{device_id}/groups", responses=problems(401, 404, 422, 429, 503))
+async def list_device_groups(
+    device_id: Id,
+    query: Annotated[PageQuery, Query()],
+    caller: CurrentUser,
+    runtime: RuntimeDep,
+) -> GroupsOut:
+    """The groups that a device is in."""
+    await runtime.devices.of(caller, device_id)
+    filters = ["device groups", device_id]
+    after_id = runtime.cursors.decode(filters, query.cursor, int) if query.cursor else 0
+    groups, more = await runtime.groups.page(
+        GroupQuery(limit=query.limit, device_id=device_id, after_id=after_id)
+    )
+    cursor = runtime.cursors.encode(filters, groups[-1].id) if more else None
+    return GroupsOut(items=[GroupOut.of(group) for group in groups], next_cursor=cursor)
 
 
 @router.get("/{device_id}/status", responses=problems(401, 404, 422, 429, 503))
@@ -161,8 +246,12 @@ async def revoke_device_key(
     return Response(status_code=204)
 
 
-async def _list(user_id: int, query: DeviceListQuery, runtime: RuntimeDep) -> DevicesOut:
-    filters = [user_id, query.status, query.device_type, query.label, query.q]
+async def _list(
+    caller: UserCaller, user_id: int, query: DeviceListQuery, runtime: Runtime
+) -> DevicesOut:
+    if query.group_id is not None:
+        await runtime.groups.of(caller, query.group_id)
+    filters = [user_id, query.group_id, query.status, query.device_type, query.label, query.q]
     after_id = runtime.cursors.decode(filters, query.cursor, int) if query.cursor else 0
     labels = (label.partition(":") for label in query.label)
     views, more = await runtime.devices.page(
@@ -174,6 +263,7 @@ async def _list(user_id: int, query: DeviceListQuery, runtime: RuntimeDep) -> De
             labels=tuple((key, value) for key, _, value in labels),
             text=query.q,
             after_id=after_id,
+            group_id=query.group_id,
         )
     )
     cursor = runtime.cursors.encode(filters, views[-1].device.id) if more else None

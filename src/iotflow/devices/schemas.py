@@ -1,6 +1,6 @@
 """What devices look like over HTTP."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, WithJsonSchema, field_validator
 
@@ -36,6 +36,21 @@ class DeviceRegistration(Body):
     labels: Labels = Field(default_factory=dict[str, str])
 
 
+class DeviceUpdate(Body):
+    """What is left out stays; null empties a field. Labels are replaced as a whole."""
+
+    # A default factory: the document shall not say that a name or a status may be left empty.
+    name: Text128 = Field(default_factory=str, examples=["greenhouse-1"])
+    description: Annotated[Text, StringConstraints(max_length=1024)] | None = None
+    device_type: Text64 | None = None
+    location: Text256 | None = None
+    firmware_version: Text64 | None = None
+    hardware_version: Text64 | None = None
+    labels: Labels = Field(default_factory=dict[str, str])
+    # Text, as a strict body has no members of an enumeration.
+    status: Literal["active", "inactive", "maintenance"] = Field(default_factory=lambda: "active")
+
+
 MAX_BULK = 1000
 # Each is judged by itself, so that a bad one costs no other; the document names its schema.
 _UnjudgedRegistration = Annotated[
@@ -62,6 +77,7 @@ class KeyRotation(Body):
 class DeviceListQuery(Query):
     status: DeviceStatus | None = None
     device_type: str | None = None
+    group_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
     label: Annotated[
         list[Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^:]+:"})]],
         Field(max_length=8, description="key:value; repeat it for several labels"),

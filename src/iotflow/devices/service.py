@@ -1,10 +1,11 @@
 """Devices: registering them, reading them, and the keys they show."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from iotflow.devices.authentication import KeyAuthenticator
@@ -56,6 +57,7 @@ class Devices:
         keys: KeyAuthenticator,
         *,
         online_s: int,
+        limit: int,
         log_event: Callable[[Event], None],
         now: Callable[[], float],
     ) -> None:
@@ -63,6 +65,7 @@ class Devices:
         self._cache = cache
         self._keys = keys
         self._online = timedelta(seconds=online_s)
+        self._limit = limit
         self._log_event = log_event
         self._now_s = now
         self._owners: LocalCache[int, int] = LocalCache(_OWNER_CAPACITY, _OWNER_TTL_S)
@@ -81,7 +84,7 @@ class Devices:
         secrets = [new_secret(DEVICE_KEY_PREFIX) for _ in new]
         keys = [NewKey(secret.digest, secret.prefix) for secret in secrets]
         created = await self._registry.create_devices(
-            list(zip(new, keys, strict=True)), self._now()
+            list(zip(new, keys, strict=True)), self._now(), self._limit
         )
         for device in created:
             self._audit("device.registered", device, {"name": device.name})
@@ -101,12 +104,12 @@ class Devices:
         Raises:
             NotFoundError: there is none, or it belongs to someone else.
         """
-        if isinstance(caller, DeviceCaller) and caller.key.device_id != device_id:
+        if isinstance(caller, DeviceCaller) and not caller.is_device(device_id):
             raise no_such_device()
         device = await self._registry.device(device_id)
         if device is None:
             raise no_such_device()
-        if isinstance(caller, UserCaller) and not _may_see(caller, device.user_id):
+        if isinstance(caller, UserCaller) and not caller.may_act_for(device.user_id):
             raise no_such_device()
         return device
 
@@ -117,13 +120,55 @@ class Devices:
             NotFoundError: one does not exist or belongs to someone else.
         """
         if isinstance(caller, DeviceCaller):
-            if any(device_id != caller.key.device_id for device_id in device_ids):
+            if not all(caller.is_device(device_id) for device_id in device_ids):
                 raise no_such_device()
             return
         for device_id in device_ids:
-            owner_id = self._owners.get(device_id) or await self._look_up_owner(device_id)
-            if not _may_see(caller, owner_id):
+            owner_id = self._owners.get(device_id)
+            # Another's device costs a look-up each time, as one that does not exist does.
+            if owner_id is None or not caller.may_act_for(owner_id):
+                owner_id = await self._look_up_owner(device_id)
+            if not caller.may_act_for(owner_id):
                 raise no_such_device()
+
+    async def update(
+        self,
+        caller: UserCaller,
+        device_id: int,
+        changes: Mapping[str, Any],
+        unchanged_since: datetime | None = None,
+    ) -> DeviceView:
+        """Set fields of a device, by their names. Its keys are looked up anew everywhere.
+
+        Raises:
+            NotFoundError: there is no such device for this caller.
+            StaleVersionError: its `updated_at` is not `unchanged_since`, where that is given.
+        """
+        await self.of(caller, device_id)
+        # A caller that gives up now must not leave an old status in some cache.
+        device = await asyncio.shield(self._update(device_id, changes, unchanged_since))
+        return (await self._with_online([device]))[0]
+
+    async def _update(
+        self, device_id: int, changes: Mapping[str, Any], unchanged_since: datetime | None
+    ) -> Device:
+        updated = await self._registry.update_device(
+            device_id, changes, unchanged_since, self._now()
+        )
+        if updated is None:
+            raise no_such_device()
+        device, digests = updated
+        if digests and not changes.keys().isdisjoint(("name", "status")):
+            await self._keys.forget(digests)
+        details = {"fields": ",".join(sorted(changes))}
+        if "status" in changes:
+            details["status"] = str(changes["status"])
+        self._audit("device.updated", device, details)
+        return device
+
+    def forget_owners(self) -> None:
+        """Ask the registry whose a device is: some are gone."""
+        self._owners.clear()
 
     async def _look_up_owner(self, device_id: int) -> int:
         device = await self._registry.device(device_id)
@@ -207,10 +252,6 @@ class Devices:
         self._log_event(
             Event(uuid4().hex, event_type, timestamp_ms, device.user_id, device.id, details)
         )
-
-
-def _may_see(caller: UserCaller, owner_id: int) -> bool:
-    return caller.is_admin or caller.user.id == owner_id
 
 
 def no_such_device() -> NotFoundError:

@@ -69,6 +69,9 @@ users = _table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("last_login_at", UtcDateTime),
+    # Raised to end all sessions but the one that is kept.
+    Column("token_version", Integer, nullable=False, server_default="0"),
+    Column("kept_session", String(32)),
 )
 
 refresh_tokens = _table(
@@ -81,6 +84,30 @@ refresh_tokens = _table(
     Column("expires_at", UtcDateTime, nullable=False, index=True),
     Column("used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+)
+
+personal_tokens = _table(
+    "personal_tokens",
+    Column("id", Id, primary_key=True),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("prefix", String(16), nullable=False),
+    Column("scopes", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Index("ix_personal_tokens_user_id_id", "user_id", "id"),
+)
+
+# A used one is gone. None created it: the command line did.
+invitations = _table(
+    "invitations",
+    Column("id", Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_by", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 devices = _table(
@@ -129,4 +156,76 @@ worker_slots = Table(
     Column("owner", String(64), nullable=False),
     Column("lanes", Integer, nullable=False),
     Column("renewed_at", UtcDateTime, nullable=False),
+)
+
+groups = _table(
+    "groups",
+    Column("id", Id, primary_key=True),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("description", Text),
+    Column("color", String(32)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("ix_groups_user_id_id", "user_id", "id"),
+)
+
+group_devices = Table(
+    "group_devices",
+    metadata,
+    Column("group_id", Id, ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_id", Id, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True),
+    Column("added_at", UtcDateTime, nullable=False),
+    Index("ix_group_devices_device_id", "device_id"),
+)
+
+# Configurations are kept as the JSON text that came in.
+device_config = Table(
+    "device_config",
+    metadata,
+    Column(
+        "device_id",
+        Id,
+        ForeignKey("devices.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("version", BigInteger, nullable=False),
+    Column("config", Text, nullable=False),
+    Column("reported_version", BigInteger),
+    Column("reported_config", Text),
+    Column("reported_at", UtcDateTime),
+)
+
+# Users and devices that a job names are gone: these ids refer to nothing.
+jobs = _table(
+    "jobs",
+    Column("id", Id, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("requested_by", BigInteger, nullable=False),
+    Column("subject_id", BigInteger, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("after_device_id", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcDateTime, index=True),
+    Column("lease_owner", String(64)),
+    Column("lease_until", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+)
+
+job_devices = Table(
+    "job_devices",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_id", BigInteger, primary_key=True),
+)
+
+job_keys = Table(
+    "job_keys",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
 )

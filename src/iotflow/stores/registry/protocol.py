@@ -5,12 +5,16 @@ deleted one never comes back; usernames and e-mail addresses are unique whatever
 case; all times are aware and in UTC; secrets come in as digests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from iotflow.domain.configs import DeviceConfig
 from iotflow.domain.devices import ApiKey, Device, DeviceStatus, KeyRecord
+from iotflow.domain.groups import Group, Membership
+from iotflow.domain.jobs import Job
+from iotflow.domain.tokens import Invitation, PersonalToken, Scope
 from iotflow.domain.users import User, UserRole
 from iotflow.stores.lifecycle import Store
 
@@ -46,12 +50,47 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class NewRefreshToken:
-    """`family` is shared by all tokens that came from one login."""
+    """`family` is shared by all tokens that came from one login.
+
+    `token_version` is the user's when the password was read; None where nothing was proved.
+    """
 
     user_id: int
     family: str
     digest: str
     expires_at: datetime
+    token_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPersonalToken:
+    """`token_version` is the user's when the request for it was let in."""
+
+    user_id: int
+    name: str
+    digest: str
+    prefix: str
+    scopes: frozenset[Scope]
+    expires_at: datetime | None
+    token_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewInvitation:
+    digest: str
+    created_by: int | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UserQuery:
+    """Users in order of their ids. None means any; `text` is looked for in name and address."""
+
+    limit: int
+    text: str | None = None
+    role: UserRole | None = None
+    is_active: bool | None = None
+    after_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +104,36 @@ class DeviceQuery:
     labels: tuple[tuple[str, str], ...] = ()
     text: str | None = None
     after_id: int = 0
+    group_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewGroup:
+    user_id: int
+    name: str
+    description: str | None = None
+    color: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupQuery:
+    """Groups in order of their ids; with `device_id`, those that it is in. None means any."""
+
+    limit: int
+    user_id: int | None = None
+    device_id: int | None = None
+    after_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCounts:
+    """How much there is. `devices` has every status."""
+
+    users: int
+    active_users: int
+    admins: int
+    devices: Mapping[DeviceStatus, int]
+    groups: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +154,54 @@ class Registry(Store, Protocol):
 
     # users and sessions
 
-    async def create_user(self, new: NewUser, now: datetime) -> User:
-        """Raises ConflictError (`username_taken`, `email_taken`)."""
+    async def create_user(
+        self, new: NewUser, now: datetime, invitation_digest: str | None = None
+    ) -> User:
+        """Create a user, and use up an invitation where one is given.
+
+        Raises:
+            ConflictError: `username_taken`, `email_taken`; the invitation is not used then.
+            NotAllowedError: `invalid_invitation`, it is unknown, used or expired.
+        """
         ...
 
     async def user(self, user_id: int) -> User | None: ...
 
     async def credentials(self, username_or_email: str) -> tuple[User, str] | None:
         """The user of a name or address, with the password hash."""
+        ...
+
+    async def users(self, query: UserQuery) -> tuple[list[User], bool]:
+        """One page, and whether there is more."""
+        ...
+
+    async def credentials_of(self, user_id: int) -> tuple[User, str] | None:
+        """The user with the password hash."""
+        ...
+
+    async def update_user(
+        self, user_id: int, changes: Mapping[str, Any], now: datetime
+    ) -> User | None:
+        """Set username, email or role; None where there is no such user.
+
+        Raises:
+            ConflictError: as `create_user`.
+        """
+        ...
+
+    async def set_password(
+        self, user_id: int, password_hash: str, kept_session: str | None, now: datetime
+    ) -> User | None:
+        """Replace the password; all personal tokens and all sessions but the kept one end."""
+        ...
+
+    async def set_user_active(
+        self, user_id: int, is_active: bool, now: datetime
+    ) -> tuple[User, list[str]] | None:
+        """Switch an account on or off; returns the digests of its devices' live keys with it.
+
+        Switched off, its personal tokens and its sessions end.
+        """
         ...
 
     async def note_login(self, user_id: int, now: datetime, password_hash: str | None) -> None:
@@ -103,7 +212,7 @@ class Registry(Store, Protocol):
         """Also forgets tokens that expired long ago, a bounded number of them.
 
         Raises:
-            NotFoundError: there is no such user.
+            NotFoundError: there is no such user, or none of that `token_version`.
         """
         ...
 
@@ -120,6 +229,43 @@ class Registry(Store, Protocol):
         """Revoke the family of a refresh token; unknown ones are ignored."""
         ...
 
+    async def counts(self) -> RegistryCounts: ...
+
+    # personal tokens and invitations
+
+    async def add_personal_token(
+        self, new: NewPersonalToken, limit: int, now: datetime
+    ) -> PersonalToken:
+        """Also forgets the user's expired ones.
+
+        Raises:
+            NotFoundError: there is no such user, or none of that `token_version`.
+            ConflictError: `too_many_tokens`, the user has `limit` live ones.
+        """
+        ...
+
+    async def personal_tokens(
+        self, user_id: int, after_id: int, limit: int, now: datetime
+    ) -> tuple[list[PersonalToken], bool]:
+        """A page of a user's live tokens in order of their ids, and whether there is more."""
+        ...
+
+    async def personal_token(self, digest: str, now: datetime) -> tuple[PersonalToken, User] | None:
+        """What a live token opens; None for unknown, deleted and expired ones."""
+        ...
+
+    async def delete_personal_token(self, user_id: int, token_id: int) -> str | None:
+        """End a token; returns its digest, or None where the user has no such token."""
+        ...
+
+    async def note_token_used(self, token_id: int, now: datetime) -> None:
+        """Stamp a token's last use."""
+        ...
+
+    async def add_invitation(self, new: NewInvitation, now: datetime) -> Invitation:
+        """Also forgets those that have expired."""
+        ...
+
     # devices and keys
 
     async def create_device(self, new: NewDevice, key: NewKey, now: datetime) -> Device:
@@ -127,11 +273,12 @@ class Registry(Store, Protocol):
         ...
 
     async def create_devices(
-        self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime
+        self, new: Sequence[tuple[NewDevice, NewKey]], now: datetime, limit: int | None = None
     ) -> list[Device]:
         """Create devices, each with its first key, in one transaction; in the order given.
 
         Raises:
+            ConflictError: `too_many_devices`, a user would have more than `limit`.
             NotFoundError: one of the users is not there; no device was created.
         """
         ...
@@ -171,6 +318,139 @@ class Registry(Store, Protocol):
 
     async def note_seen(self, seen_ms_by_key: Mapping[int, int]) -> None:
         """Stamp keys' last use and their devices' last_seen, never backwards."""
+        ...
+
+    async def update_device(
+        self,
+        device_id: int,
+        changes: Mapping[str, Any],
+        unchanged_since: datetime | None,
+        now: datetime,
+    ) -> tuple[Device, list[str]] | None:
+        """Set fields by their names; returns the device and the digests of its keys.
+
+        `updated_at` rises with every call. None where there is no such device.
+
+        Raises:
+            StaleVersionError: its `updated_at` is not `unchanged_since`, where that is given.
+        """
+        ...
+
+    # groups
+
+    async def create_group(self, new: NewGroup, now: datetime, limit: int | None = None) -> Group:
+        """Create a group.
+
+        Raises:
+            NotFoundError: there is no such user.
+            ConflictError: `too_many_groups`, the user would have more than `limit`.
+        """
+        ...
+
+    async def group(self, group_id: int) -> Group | None: ...
+
+    async def groups(self, query: GroupQuery) -> tuple[list[Group], bool]:
+        """One page, and whether there is more."""
+        ...
+
+    async def update_group(
+        self,
+        group_id: int,
+        name: str,
+        description: str | None,
+        color: str | None,
+        now: datetime,
+    ) -> Group | None:
+        """Replace what a group says of itself; None where there is no such group."""
+        ...
+
+    async def delete_group(self, group_id: int) -> bool:
+        """Delete a group, not its devices; whether there was one."""
+        ...
+
+    async def add_to_group(
+        self, group_id: int, device_ids: Collection[int], now: datetime
+    ) -> dict[int, Membership]:
+        """Add devices of the group's user; says what became of each.
+
+        Raises:
+            NotFoundError: there is no such group.
+        """
+        ...
+
+    async def remove_from_group(self, group_id: int, device_id: int) -> bool:
+        """Whether the device was in the group."""
+        ...
+
+    # configuration
+
+    async def device_config(self, device_id: int) -> DeviceConfig:
+        """An empty one of version 0 where none was ever set."""
+        ...
+
+    async def put_device_config(
+        self, device_id: int, config: str, expected: Collection[int] | None
+    ) -> DeviceConfig:
+        """Set the desired configuration (the text of a JSON object); its version rises by one.
+
+        Raises:
+            NotFoundError: there is no such device.
+            StaleVersionError: its version is none of those `expected`, where they are given.
+        """
+        ...
+
+    async def report_device_config(
+        self, device_id: int, version: int, config: str, now: datetime
+    ) -> DeviceConfig:
+        """Note what a device has applied.
+
+        Raises:
+            NotFoundError: there is no such device.
+        """
+        ...
+
+    # deletions and their jobs
+
+    async def delete_device(
+        self, device_id: int, requested_by: int, unchanged_since: datetime | None, now: datetime
+    ) -> Job | None:
+        """Delete a device with keys, config and memberships, and make the job of the rest.
+
+        One transaction: what is deleted has a job, and whatever has a job is deleted. None
+        where there is no such device.
+
+        Raises:
+            StaleVersionError: as `update_device`.
+        """
+        ...
+
+    async def delete_user(self, user_id: int, requested_by: int, now: datetime) -> Job | None:
+        """As `delete_device`, for a user with all devices, groups and sessions."""
+        ...
+
+    async def job(self, job_id: int) -> Job | None: ...
+
+    async def claim_job(self, owner: str, now: datetime, lease_until: datetime) -> Job | None:
+        """The job that has been due for longest and that nobody else works at, as running."""
+        ...
+
+    async def save_job(self, job: Job, owner: str, lease_until: datetime | None) -> bool:
+        """Keep how far a job is, and renew its lease or (None) give it up.
+
+        False, and nothing kept, where someone else has taken the job over.
+        """
+        ...
+
+    async def job_devices(self, job_id: int, after_id: int, limit: int) -> list[int]:
+        """The deleted devices of a job whose ids lie above `after_id`, in order."""
+        ...
+
+    async def job_keys(self, job_id: int, after_digest: str, limit: int) -> list[str]:
+        """Digests of the deleted keys of a job, in order."""
+        ...
+
+    async def forget_jobs(self, finished_before: datetime) -> None:
+        """Drop the lists of jobs that are never due again, and old jobs; a bounded number."""
         ...
 
     # processes

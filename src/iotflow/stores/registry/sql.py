@@ -6,12 +6,34 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.stores.breaker import BreakerState
-from iotflow.stores.registry import sql_devices, sql_epochs, sql_keys, sql_slots, sql_users
+from iotflow.stores.registry import (
+    sql_configs,
+    sql_counts,
+    sql_deletions,
+    sql_devices,
+    sql_epochs,
+    sql_groups,
+    sql_jobs,
+    sql_keys,
+    sql_slots,
+    sql_tokens,
+    sql_users,
+)
 from iotflow.stores.sql import Database
 
 
 class SqlRegistry(
-    sql_users.Users, sql_devices.Devices, sql_keys.Keys, sql_slots.Slots, sql_epochs.Epochs
+    sql_users.Users,
+    sql_tokens.Tokens,
+    sql_counts.Counts,
+    sql_devices.Devices,
+    sql_keys.Keys,
+    sql_groups.Groups,
+    sql_configs.Configs,
+    sql_deletions.Deletions,
+    sql_jobs.Jobs,
+    sql_slots.Slots,
+    sql_epochs.Epochs,
 ):
     """Implements `Registry` (protocol.py) for a `sqlite:///` or `postgresql://` URL.
 
