@@ -1,8 +1,22 @@
-"""/auth and /users: accounts over HTTP."""
+"""/auth: registering, signing in and out, passwords and personal tokens."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from iotflow.accounts.schemas import Login, RefreshToken, Registration, Session, UserOut
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from iotflow.accounts.schemas import (
+    CreatedTokenOut,
+    Login,
+    NewToken,
+    PasswordChange,
+    RefreshToken,
+    Registration,
+    Session,
+    TokenListQuery,
+    TokenOut,
+    TokensOut,
+    UserOut,
+)
 from iotflow.accounts.service import SignedIn
 from iotflow.http.authentication import CurrentUser
 from iotflow.http.paths import API
@@ -12,12 +26,18 @@ from iotflow.http.runtime import RuntimeDep
 
 router = APIRouter(prefix=API, tags=["accounts"])
 
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
-@router.post("/auth/register", status_code=201, responses=problems(400, 409, 415, 422, 429, 503))
+
+@router.post(
+    "/auth/register", status_code=201, responses=problems(400, 403, 409, 415, 422, 429, 503)
+)
 async def register(body: Registration, request: Request, runtime: RuntimeDep) -> UserOut:
-    """Create an account. Sign in with it afterwards."""
+    """Create an account, where the operator lets anyone or the invited. Sign in afterwards."""
     address = client_address(request.scope)
-    user = await runtime.accounts.register(body.username, body.email, body.password, address)
+    user = await runtime.accounts.register(
+        body.username, body.email, body.password, address, body.invitation
+    )
     return UserOut.of(user)
 
 
@@ -41,10 +61,53 @@ async def logout(body: RefreshToken, runtime: RuntimeDep) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/users/me", responses=problems(401, 429, 503))
-async def me(caller: CurrentUser) -> UserOut:
-    """The account that is signed in."""
-    return UserOut.of(caller.user)
+@router.post(
+    "/auth/password", status_code=204, responses=problems(400, 401, 403, 415, 422, 429, 503)
+)
+async def change_password(
+    body: PasswordChange, request: Request, caller: CurrentUser, runtime: RuntimeDep
+) -> Response:
+    """Change the password. This session goes on; all others and all personal tokens end."""
+    address = client_address(request.scope)
+    await runtime.accounts.change_password(
+        caller, body.current_password, body.new_password, address
+    )
+    return Response(status_code=204)
+
+
+@router.get("/auth/tokens", responses=problems(401, 422, 429, 503))
+async def list_tokens(
+    query: Annotated[TokenListQuery, Query()], caller: CurrentUser, runtime: RuntimeDep
+) -> TokensOut:
+    """The personal tokens of the account that is signed in, oldest first."""
+    filters = ["tokens", caller.user.id]
+    after_id = runtime.cursors.decode(filters, query.cursor, int) if query.cursor else 0
+    tokens, more = await runtime.tokens.page(caller, after_id, query.limit)
+    cursor = runtime.cursors.encode(filters, tokens[-1].id) if more else None
+    return TokensOut(items=[TokenOut.of(token) for token in tokens], next_cursor=cursor)
+
+
+@router.post(
+    "/auth/tokens", status_code=201, responses=problems(400, 401, 403, 409, 415, 422, 429, 503)
+)
+async def create_token(body: NewToken, caller: CurrentUser, runtime: RuntimeDep) -> CreatedTokenOut:
+    """Make a personal token. The answer shows it, this once.
+
+    One that is made with another token expires with that one at the latest.
+    """
+    created = await runtime.tokens.create(
+        caller, body.name, frozenset(body.scopes), body.expires_in
+    )
+    return CreatedTokenOut(**TokenOut.of(created.token).__dict__, token=created.secret)
+
+
+@router.delete(
+    "/auth/tokens/{token_id}", status_code=204, responses=problems(401, 403, 404, 422, 429, 503)
+)
+async def delete_token(token_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> Response:
+    """End a personal token: it is refused everywhere within a second."""
+    await runtime.tokens.delete(caller, token_id)
+    return Response(status_code=204)
 
 
 def _session(signed_in: SignedIn) -> Session:

@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
-from iotflow.domain.users import User
-from iotflow.http.schemas import Body, Model, Time
+from iotflow.domain.tokens import PersonalToken, Scope
+from iotflow.domain.users import User, UserRole
+from iotflow.http.pagination import Cursor, Limit
+from iotflow.http.schemas import WHOLE, Body, Model, Query, Text, Time
 
 Username = Annotated[
     str,
@@ -44,6 +46,79 @@ class Registration(Body):
     username: Username
     email: Annotated[Email, Field(max_length=254, examples=["ada@example.com"])]
     password: NewPassword
+    invitation: Annotated[
+        Secret | None, Field(description="Its code, where registration is by invitation.")
+    ] = None
+
+
+class PasswordChange(Body):
+    current_password: Secret
+    new_password: NewPassword
+
+
+class UserUpdate(Body):
+    """What is left out stays as it is."""
+
+    username: Annotated[Username, Field(default_factory=str)]
+    email: Annotated[
+        Email, Field(max_length=254, examples=["ada@example.com"], default_factory=str)
+    ]
+    role: Annotated[
+        UserRole,
+        Field(
+            strict=False,
+            description="Only an administrator sets it.",
+            default_factory=lambda: UserRole.USER,
+        ),
+    ]
+
+
+class UserListQuery(Query):
+    q: Annotated[
+        Annotated[Text, StringConstraints(min_length=1, max_length=254)] | None,
+        Field(description="Part of a name or address"),
+    ] = None
+    role: UserRole | None = None
+    is_active: bool | None = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+_SCOPES_SCHEMA = {
+    "type": "array",
+    "items": {"type": "string", "enum": ["read", "write"]},
+    "minItems": 1,
+    "maxItems": 2,
+    "uniqueItems": True,
+    "contains": {"const": "read"},
+    "examples": [["read"], ["read", "write"]],
+    "description": "read, or read and write",
+}
+
+
+def _each_once(scopes: list[Scope]) -> list[Scope]:
+    if len(set(scopes)) < len(scopes) or Scope.READ not in scopes:
+        raise ValueError('send ["read"] or ["read", "write"]')
+    return scopes
+
+
+class NewToken(Body):
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=128)]
+    scopes: Annotated[
+        list[Annotated[Scope, Field(strict=False)]],
+        Field(min_length=1, max_length=2),
+        AfterValidator(_each_once),
+        WithJsonSchema(_SCOPES_SCHEMA),
+    ]
+    expires_in: Annotated[
+        Annotated[int, Field(ge=1, le=100 * 365 * 86_400), WHOLE] | None,
+        Field(description="Seconds; for ever where it is left out"),
+    ] = None
+
+
+class TokenListQuery(Query):
+    limit: Limit = 100
+    cursor: Cursor = None
 
 
 class Login(Body):
@@ -81,6 +156,42 @@ class UserOut(Model):
             updated_at=user.updated_at,
             last_login_at=user.last_login_at,
         )
+
+
+class UsersOut(Model):
+    items: list[UserOut]
+    next_cursor: str | None
+
+
+class TokenOut(Model):
+    id: int
+    name: str
+    scopes: list[Scope]
+    prefix: str
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Annotated[Time | None, Field(description="To the minute.")]
+
+    @classmethod
+    def of(cls, token: PersonalToken) -> "TokenOut":
+        return cls(
+            id=token.id,
+            name=token.name,
+            scopes=sorted(token.scopes),
+            prefix=token.prefix,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            last_used_at=token.last_used_at,
+        )
+
+
+class CreatedTokenOut(TokenOut):
+    token: Annotated[str, Field(description="Shown this once.")]
+
+
+class TokensOut(Model):
+    items: list[TokenOut]
+    next_cursor: str | None
 
 
 class Session(Model):

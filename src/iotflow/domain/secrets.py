@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 DEVICE_KEY_PREFIX = "iotd_"
 REFRESH_TOKEN_PREFIX = "iotr_"
+PERSONAL_TOKEN_PREFIX = "iotp_"
+INVITATION_PREFIX = "ioti_"
 _RANDOM_BYTES = 32
 _SHOWN = 8  # random characters that a prefix shows: enough to tell keys apart, no help in guessing
 DEVICE_KEY_LENGTH = len(DEVICE_KEY_PREFIX) + 43
+PERSONAL_TOKEN_LENGTH = len(PERSONAL_TOKEN_PREFIX) + 43
 
 
 @dataclass(frozen=True, slots=True)

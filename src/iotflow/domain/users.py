@@ -12,7 +12,11 @@ class UserRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. Its password hash stays in the registry."""
+    """An account. Its password hash stays in the registry.
+
+    An access token counts if it was issued under the present `token_version`, or if it is one
+    of `kept_session`, whose owner ended all others.
+    """
 
     id: int
     username: str
@@ -22,3 +26,5 @@ class User:
     created_at: datetime
     updated_at: datetime
     last_login_at: datetime | None = None
+    token_version: int = 0
+    kept_session: str | None = None

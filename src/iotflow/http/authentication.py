@@ -1,6 +1,7 @@
 """Who is asking: the dependencies that turn headers into callers.
 
-Credentials are taken from headers alone, never from a URL.
+Credentials are taken from headers alone, never from a URL. What a caller may do with them says
+the operation's rule (http/authorisation.py).
 """
 
 from typing import Annotated
@@ -9,7 +10,8 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from iotflow.domain.callers import Caller, DeviceCaller, UserCaller
-from iotflow.errors import NotAuthenticatedError
+from iotflow.errors import NotAllowedError
+from iotflow.http.authorisation import admit
 from iotflow.http.runtime import RuntimeDep
 from iotflow.runtime import Runtime
 
@@ -21,7 +23,9 @@ _device_key = APIKeyHeader(
 )
 _bearer = HTTPBearer(
     scheme_name="Bearer",
-    description="An access token, as `POST /api/v1/auth/login` gives it.",
+    description=(
+        "An access token, as `POST /api/v1/auth/login` gives it, or a personal token, `iotp_…`."
+    ),
     auto_error=False,
 )
 
@@ -32,34 +36,6 @@ Key = Annotated[str | None, Depends(_device_key)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def identify_user(runtime: Runtime, token: str, *, reading: bool) -> UserCaller:
-    """The user of an access token, within their rate limit."""
-    caller = UserCaller(await runtime.accounts.user_of(token))
-    await runtime.limiter.check("read" if reading else "write", caller.subject)
-    return caller
-
-
-async def identify_device(runtime: Runtime, key: str, *, reading: bool) -> DeviceCaller:
-    """The device of a key, within its rate limit. It has been heard of by that."""
-    caller = DeviceCaller(runtime.keys.known(key) or await runtime.keys.authenticate(key))
-    await runtime.limiter.check("read" if reading else "write", caller.subject)
-    runtime.pipeline.note_seen(caller.key.key_id, runtime.now_ms())
-    return caller
-
-
-async def identify(
-    runtime: Runtime, token: str | None, key: str | None, *, reading: bool
-) -> Caller:
-    """A user or a device. With both credentials sent, the user's counts."""
-    if token is not None:
-        return await identify_user(runtime, token, reading=reading)
-    if key is not None:
-        return await identify_device(runtime, key, reading=reading)
-    raise NotAuthenticatedError(
-        "Send an access token (Authorization: Bearer <token>) or a device's key (X-API-Key)."
-    )
-
-
 def bearer_token(authorization: str | None) -> str | None:
     """The token of an Authorization header of that scheme."""
     scheme, _, token = (authorization or "").partition(" ")
@@ -67,29 +43,35 @@ def bearer_token(authorization: str | None) -> str | None:
 
 
 async def current_user(request: Request, runtime: RuntimeDep, bearer: Bearer) -> UserCaller:
-    """A dependency: see `identify_user`."""
-    if bearer is None:
-        raise NotAuthenticatedError(
-            "Sign in, and send the access token as Authorization: Bearer <token>."
-        )
-    return await identify_user(runtime, bearer.credentials, reading=_reads(request))
+    """A dependency: the user whom the operation's rule admits."""
+    caller = await _admitted(request, runtime, bearer, None)
+    if not isinstance(caller, UserCaller):
+        raise NotAllowedError("A device cannot do this; its owner can.")
+    return caller
 
 
 async def current_device(request: Request, runtime: RuntimeDep, key: Key) -> DeviceCaller:
-    """A dependency: see `identify_device`."""
-    if key is None:
-        raise NotAuthenticatedError("Send the device's key as X-API-Key: iotd_…")
-    return await identify_device(runtime, key, reading=_reads(request))
+    """A dependency: the device that the operation's rule admits."""
+    caller = await _admitted(request, runtime, None, key)
+    if not isinstance(caller, DeviceCaller):
+        raise NotAllowedError("Only a device can do this, with its key.")
+    return caller
 
 
 async def current_caller(request: Request, runtime: RuntimeDep, bearer: Bearer, key: Key) -> Caller:
-    """A dependency: see `identify`."""
+    """A dependency: the user or device that the operation's rule admits."""
+    return await _admitted(request, runtime, bearer, key)
+
+
+async def _admitted(
+    request: Request,
+    runtime: Runtime,
+    bearer: HTTPAuthorizationCredentials | None,
+    key: str | None,
+) -> Caller:
     token = None if bearer is None else bearer.credentials
-    return await identify(runtime, token, key, reading=_reads(request))
-
-
-def _reads(request: Request) -> bool:
-    return request.method in ("GET", "HEAD")
+    operation: str = request.scope["route"].name
+    return await admit(runtime, operation, token, key, request.path_params)
 
 
 CurrentUser = Annotated[UserCaller, Depends(current_user)]
