@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-cluster test test-servers servers servers-stop check lint format types bench bench-cluster lock clean
+.PHONY: help openapi run run-cluster test test-servers servers servers-stop check lint format types bench bench-cluster lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test-servers: $(VENV)/.dev ## Run the tests that need servers; starts them first
 	@$(BIN)/pytest -q -m servers
 
 check: lint types test ## Everything that must hold before a commit
+
+openapi: $(VENV)/.dev ## Renew docs/openapi.json, and say what a client would notice
+	@$(BIN)/python -m tests.api.openapi_changes
 
 lint: $(VENV)/.dev ## ruff, and the rules about who may import whom
 	@$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import pytest
 from asgi_lifespan import LifespanManager
 
 from iotflow.app import create_app
+from iotflow.runtime import Runtime
 from iotflow.settings import RateLimitSettings, Settings
 
 PASSWORD = "correct horse battery"
@@ -54,8 +55,10 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[http
 class serving:  # noqa: N801
     """A client of a service with these settings, in a context."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._manager = LifespanManager(create_app(settings), startup_timeout=30)
+    def __init__(
+        self, settings: Settings, on_ready: Callable[[Runtime], None] = lambda _: None
+    ) -> None:
+        self._manager = LifespanManager(create_app(settings, on_ready), startup_timeout=30)
 
     async def __aenter__(self) -> httpx.AsyncClient:
         manager = await self._manager.__aenter__()

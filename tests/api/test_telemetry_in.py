@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -267,3 +268,33 @@ async def test_every_submission_becomes_an_event_and_a_last_seen(
         await asyncio.sleep(0.1)
     assert status.json()["last_seen"] is not None
     assert status.json()["is_online"] is True
+
+
+async def slowly(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        await asyncio.sleep(0.6)
+        yield part
+
+
+async def test_a_key_revoked_while_a_body_arrives_is_refused(
+    client: httpx.AsyncClient, device: DeviceUnderTest
+) -> None:
+    keys = f"/api/v1/devices/{device.id}/keys"
+    key_id = (await client.get(keys, headers=device.owner.headers)).json()["items"][0]["id"]
+    content = slowly(b'{"data": ', b'{"a": ', b"1}}")
+    sending = asyncio.create_task(
+        client.post("/api/v1/telemetry", content=content, headers=device.headers)
+    )
+    await asyncio.sleep(0.3)
+    revoked = await client.delete(f"{keys}/{key_id}", headers=device.owner.headers)
+    assert revoked.status_code == 204
+    assert (await sending).status_code == 401
+
+
+async def test_a_body_that_does_not_come_to_an_end_is_given_up(
+    client: httpx.AsyncClient, device: DeviceUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iotflow.http.bodies.MAX_SECONDS", 0.5)
+    content = slowly(b'{"data": ', b'{"a": 1}}')
+    answer = await client.post("/api/v1/telemetry", content=content, headers=device.headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "body_too_slow")

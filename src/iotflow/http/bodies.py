@@ -1,5 +1,6 @@
 """Reading request bodies within their bounds."""
 
+import asyncio
 import zlib
 
 from starlette.requests import ClientDisconnect
@@ -7,6 +8,7 @@ from starlette.types import Receive
 
 from iotflow.errors import TooLargeError, UnreadableBodyError, UnsupportedMediaError
 
+MAX_SECONDS = 60
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -30,6 +32,15 @@ async def read_body(receive: Receive, encoding: bytes, max_bytes: int) -> bytes:
 
 
 async def _read_rest(receive: Receive, begun: bytes, max_bytes: int) -> bytes:
+    try:
+        async with asyncio.timeout(MAX_SECONDS):
+            return await _read_messages(receive, begun, max_bytes)
+    except TimeoutError:
+        message = f"The body did not arrive within {MAX_SECONDS} s. Send it in smaller parts."
+        raise UnreadableBodyError(message, code="body_too_slow") from None
+
+
+async def _read_messages(receive: Receive, begun: bytes, max_bytes: int) -> bytes:
     parts, size, more = [begun], len(begun), True
     while more:
         if size > max_bytes:

@@ -7,7 +7,7 @@ requests that a hot handler leaves alone, odd ones with errors to explain, are a
 """
 
 from collections.abc import Awaitable, Callable
-from time import perf_counter
+from time import perf_counter, time
 from typing import NamedTuple
 
 import structlog
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from iotflow.errors import IoTFlowError
 from iotflow.http.problems import MEDIA_TYPE, Problem, problem_of, unexpected_problem
 from iotflow.http.requests import request_id
+from iotflow.limits.standing import Standings, current_standings
 from iotflow.observability.metrics import Metrics, RouteMetrics
 from iotflow.runtime import Runtime
 
@@ -147,6 +148,8 @@ class HotRoutes:
         began = perf_counter()
         self._metrics.in_flight += 1
         identifier = request_id(scope)
+        standings = Standings()
+        current_standings.set(standings)
         try:
             answer = await answered(found.handler, HotRequest(scope, receive, found.id), identifier)
         except ClientDisconnect:
@@ -164,6 +167,8 @@ class HotRoutes:
                     (b"content-length", str(len(answer.body)).encode("ascii")),
                     (b"x-request-id", identifier.encode("ascii")),
                     *answer.headers,
+                    # A refusal tells of its own policy.
+                    *(standings.headers(time()) if answer.status != 429 else ()),
                 ],
             }
         )

@@ -1,6 +1,6 @@
 """Pure ASGI middleware: request ids, metrics and the access log, round every route."""
 
-from time import perf_counter
+from time import perf_counter, time
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iotflow.http.bodies import too_large
 from iotflow.http.problems import problem_of, problem_response, unexpected_problem
 from iotflow.http.requests import declared_length, request_id
+from iotflow.limits.standing import Standings, current_standings
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import LogSettings
 
@@ -46,7 +47,7 @@ class LimitBody:
 
 
 class Observe:
-    """Gives each request an id, counts and times it by route, and logs it.
+    """Gives each request an id, counts and times it by route, logs it, and tells its limits.
 
     An exception that nothing else turned into an answer is logged and becomes a 500.
     """
@@ -64,6 +65,8 @@ class Observe:
         status = 0
         identifier = request_id(scope)
         scope.setdefault("state", {})["request_id"] = identifier
+        standings = Standings()
+        current_standings.set(standings)
 
         async def send_observed(message: Message) -> None:
             nonlocal status
@@ -72,6 +75,8 @@ class Observe:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", identifier.encode("ascii")),
+                    # A refusal tells of its own policy.
+                    *(standings.headers(time()) if status != 429 else ()),
                 ]
             await send(message)
 

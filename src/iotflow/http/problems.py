@@ -120,7 +120,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         in_path = any(each["loc"][0] == "path" for each in error.errors())
-        if in_path and (allowed := methods.of_literal(request.url.path)):
+        if in_path and (allowed := methods.of_literal(request.url.path, request.method)):
             return problem_response(request, _method_not_allowed(allowed))
         return problem_response(request, problem_of(_invalid_input(request, error)))
 

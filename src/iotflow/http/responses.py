@@ -28,6 +28,18 @@ class ProblemDocument(BaseModel):
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+_RATE_LIMIT = {
+    "RateLimit-Policy": {
+        "description": "The policy whose limit is reached, its quota and its window in seconds.",
+        "schema": {"type": "string"},
+        "example": '"ingest";q=1000;w=10',
+    },
+    "RateLimit": {
+        "description": "What is left of the quota, and the seconds until there is more.",
+        "schema": {"type": "string"},
+        "example": '"ingest";r=0;t=7',
+    },
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -41,5 +53,5 @@ def _answer(status: int) -> dict[str, Any]:
         "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
     }
     if status in (429, 503):
-        answer["headers"] = _RETRY_AFTER
+        answer["headers"] = _RETRY_AFTER | (_RATE_LIMIT if status == 429 else {})
     return answer

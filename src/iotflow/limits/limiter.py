@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from iotflow.domain.limits import RatePolicy
 from iotflow.errors import RateLimitedError, StoreUnavailableError
+from iotflow.limits.standing import NamedPolicy, current_standings
+from iotflow.limits.throttle import Throttle, ThrottledError
 from iotflow.limits.window import SlidingWindow
 from iotflow.observability.metrics import labelled
 from iotflow.settings import RateLimitSettings
@@ -21,6 +23,7 @@ from iotflow.stores.cache.protocol import CacheStore, Hit, WindowCount
 
 PolicyName = Literal["register", "login", "ingest", "points", "read", "write"]
 _CAPACITY = 200_000
+_THROTTLE_CAPACITY = 10_000
 
 
 class RateLimiter:
@@ -33,7 +36,7 @@ class RateLimiter:
         self._cache = cache
         self._now = now
         self._failures = settings.login_failures
-        self._policies: dict[PolicyName, RatePolicy] = {
+        rates: dict[PolicyName, RatePolicy] = {
             "register": settings.register_,
             "login": settings.login,
             "ingest": settings.ingest,
@@ -41,6 +44,10 @@ class RateLimiter:
             "read": settings.read,
             "write": settings.write,
         }
+        self._policies = {name: NamedPolicy(name, rate) for name, rate in rates.items()}
+        self._of_devices = _device_policies(settings)
+        self._throttles: OrderedDict[str, Throttle] = OrderedDict()
+        self.throttled: dict[str, int] = {}
         self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
         self.refused: dict[str, int] = {}
 
@@ -62,38 +69,74 @@ class RateLimiter:
     def admit(self, subject: str, costs: Sequence[tuple[PolicyName, int]]) -> list[Hit]:
         """Count in process, without waiting; returns what the cache is still to be told.
 
+        A cost above a limit counts as the limit: it passes where nothing else was counted.
+
         Raises:
             RateLimitedError: a limit is reached. Then nothing was counted.
         """
         if not self.enabled:
             return []
         now_s = self._now()
-        counted: list[tuple[SlidingWindow, int]] = []
+        counted: list[tuple[NamedPolicy, SlidingWindow, int]] = []
         hits: list[Hit] = []
-        for policy, cost in costs:
-            key = f"{policy}:{subject}"
+        for name, wanted in costs:
+            key = f"{name}:{subject}"
+            policy = self._of_devices.get(key) or self._policies[name]
+            cost = min(wanted, policy.limit)
             window = self._fitting_window(key, policy, cost, now_s)
-            counted.append((window, cost))
-            hits.append(Hit(key, window.window_s, cost))
-        for window, cost in counted:
+            counted.append((policy, window, cost))
+            hits.append(Hit(key, policy.window_s, cost))
+        standings = current_standings.get()
+        for policy, window, cost in counted:
             window.current += cost
+            if standings is not None:
+                standings.note(policy, window)
         return hits
 
     def _fitting_window(
-        self, key: str, policy: PolicyName, cost: int, now_s: float
+        self, key: str, policy: NamedPolicy, cost: int, now_s: float
     ) -> SlidingWindow:
-        rate = self._policies[policy]
+        if self._throttles and key in self._throttles:
+            self._refuse_throttled(self._throttles[key], policy, now_s)
         window = self._windows.get(key)
         if window is None:
-            window = self._windows[key] = SlidingWindow(rate.window_s)
+            window = self._windows[key] = SlidingWindow(policy.window_s)
             if len(self._windows) > _CAPACITY:
                 self._windows.popitem(last=False)
         elapsed_s = window.turn(now_s)
-        if window.used(elapsed_s) + cost > rate.limit:
-            self.refused[policy] = self.refused.get(policy, 0) + 1
-            retry_after_s = window.retry_after_s(rate.limit, cost, elapsed_s)
-            raise RateLimitedError(policy, rate.limit, rate.window_s, retry_after_s)
+        if window.used(elapsed_s) + cost > policy.limit:
+            self._note_refusal(policy)
+            retry_after_s = window.retry_after_s(policy.limit, cost, elapsed_s)
+            self._throttle(key, policy, now_s, retry_after_s)
+            raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
         return window
+
+    def _note_refusal(self, policy: NamedPolicy) -> None:
+        self.refused[policy.name] = self.refused.get(policy.name, 0) + 1
+
+    def _refuse_throttled(self, throttle: Throttle, policy: NamedPolicy, now_s: float) -> None:
+        left_s = math.ceil(throttle.shut_for_s(now_s))
+        if left_s:
+            self._note_refusal(policy)
+            raise ThrottledError(policy.name, policy.limit, policy.window_s, left_s)
+
+    def _throttle(self, key: str, policy: NamedPolicy, now_s: float, retry_after_s: int) -> None:
+        """Let a device that does not wait as it is told wait longer.
+
+        Raises:
+            ThrottledError: from now on.
+        """
+        if ":device:" not in key:
+            return
+        throttle = self._throttles.get(key)
+        if throttle is None:
+            throttle = self._throttles[key] = Throttle(policy.window_s)
+            if len(self._throttles) > _THROTTLE_CAPACITY:
+                self._throttles.popitem(last=False)
+        if throttle.refused(now_s, retry_after_s):
+            self.throttled[policy.name] = self.throttled.get(policy.name, 0) + 1
+            left_s = math.ceil(throttle.shut_for_s(now_s))
+            raise ThrottledError(policy.name, policy.limit, policy.window_s, left_s)
 
     def settle(self, hits: Sequence[Hit], counts: Sequence[WindowCount]) -> None:
         """Learn what all processes together have counted."""
@@ -110,6 +153,16 @@ class RateLimiter:
             RateLimitedError: until the oldest failure is old enough.
         """
         await self._log_failures(account, cost=0)
+
+    async def has_failed(self, account: str) -> bool:
+        """Whether a failure is counted now; False where the cache cannot tell."""
+        if not self.enabled:
+            return False
+        hit = Hit(f"login_failures:{account}", self._failures.window_s, 0)
+        try:
+            return (await self._cache.log(hit, self._failures.limit)).count > 0
+        except StoreUnavailableError:
+            return False
 
     async def note_failure(self, account: str) -> None:
         """Count a failed sign-in."""
@@ -134,3 +187,21 @@ class RateLimiter:
         yield labelled(
             CounterMetricFamily, "iotflow_rate_limited", "Requests refused", "policy", refused
         )
+        throttled = [(policy, float(count)) for policy, count in self.throttled.items()]
+        yield labelled(
+            CounterMetricFamily,
+            "iotflow_throttled",
+            "Times that a device was shut out for not waiting as it was told",
+            "policy",
+            throttled,
+        )
+
+
+def _device_policies(settings: RateLimitSettings) -> dict[str, NamedPolicy]:
+    """What single devices have instead of the general limits, by the subject that is counted."""
+    return {
+        f"{name}:device:{device_id}": NamedPolicy(name, rate)
+        for device_id, limits in settings.devices.items()
+        for name, rate in (("ingest", limits.ingest), ("points", limits.points))
+        if rate is not None
+    }
