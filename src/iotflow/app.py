@@ -12,16 +12,24 @@ from starlette.types import ASGIApp
 
 from iotflow import __version__
 from iotflow.accounts.router import router as accounts
+from iotflow.accounts.users_router import router as users
+from iotflow.admin.router import router as admin
 from iotflow.devices import hot as devices_hot
+from iotflow.devices.config_router import router as device_configs
 from iotflow.devices.router import router as devices
+from iotflow.events.router import router as events
+from iotflow.groups.router import router as groups
 from iotflow.health.router import router as health
 from iotflow.health.router import telemetry_router as telemetry_health
 from iotflow.http import problems
+from iotflow.http.authorisation import may_refuse, require_rules
 from iotflow.http.hot_routes import HotRoutes
 from iotflow.http.middleware import LimitBody, Observe
+from iotflow.http.proxies import TrustProxies
 from iotflow.http.queries import refuse_unknown_parameters
 from iotflow.http.responses import ProblemDocument
 from iotflow.http.responses import problems as problems_of
+from iotflow.jobs.router import router as jobs
 from iotflow.observability.metrics import Metrics
 from iotflow.runtime import Runtime, WorkerProcess, open_runtime
 from iotflow.settings import Settings
@@ -42,8 +50,12 @@ Press **Authorize** to fill in the token and the key.
 """
 _TAGS = [
     {"name": "accounts", "description": "Register, sign in, stay signed in, sign out."},
+    {"name": "admin", "description": "What only administrators may do."},
     {"name": "devices", "description": "Devices, their status and their keys."},
+    {"name": "groups", "description": "Devices in groups."},
+    {"name": "jobs", "description": "How far work in the background is."},
     {"name": "telemetry", "description": "Points in and out: submit, latest, history, windows."},
+    {"name": "events", "description": "What happened, to look back on."},
     {"name": "service", "description": "Health, status and metrics."},
 ]
 
@@ -100,13 +112,29 @@ def create_api(
     # The last one added runs first.
     app.add_middleware(LimitBody, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(Observe, metrics=metrics, log=settings.log)
+    if settings.trusted_proxies:
+        app.add_middleware(TrustProxies, networks=settings.trusted_proxies)
     return app
 
 
 def _include_routers(app: FastAPI) -> None:
     checked = [Depends(refuse_unknown_parameters)]
-    # /telemetry/status stands before /telemetry/{device_id}.
-    for router in (accounts, devices, telemetry_health, telemetry, health):
+    # /telemetry/status stands before /telemetry/{device_id}, /devices/config before {device_id}.
+    routers = (
+        accounts,
+        users,
+        admin,
+        device_configs,
+        devices,
+        events,
+        groups,
+        jobs,
+        telemetry_health,
+        telemetry,
+        health,
+    )
+    require_rules(routers)
+    for router in routers:
         app.include_router(router, dependencies=checked, responses=problems_of(422))
 
 
@@ -127,6 +155,15 @@ def _add_problem_schema(app: FastAPI) -> None:
         components = document.setdefault("components", {}).setdefault("schemas", {})
         components.update(schema.pop("$defs", {}))
         components["ProblemDocument"] = schema
+        _add_refusals(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_refusals(document: dict[str, Any]) -> None:
+    """Say of every operation whose rule can refuse a known caller that it can."""
+    for methods in document.get("paths", {}).values():
+        for operation in methods.values():
+            if may_refuse(operation["operationId"]):
+                operation["responses"].setdefault("403", problems_of(403)[403])

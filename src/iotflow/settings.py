@@ -6,6 +6,7 @@ A nested setting joins its parts with two underscores: IOTFLOW_TELEMETRY__URL.
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -26,7 +27,18 @@ Role = Literal["registry", "telemetry", "cache", "events"]
 SCHEMES: dict[Role, frozenset[str]] = {
     "registry": frozenset({"sqlite", "postgresql"}),
     "telemetry": frozenset({"sqlite", "postgresql", "cassandra"}),
-    "cache": frozenset({"memory", "none", "redis", "rediss", "redis+sentinel", "redis+cluster"}),
+    "cache": frozenset(
+        {
+            "memory",
+            "none",
+            "redis",
+            "rediss",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+        }
+    ),
     "events": frozenset({"sqlite", "postgresql", "mongodb", "mongodb+srv"}),
 }
 
@@ -43,6 +55,17 @@ def _parse_policy(value: object) -> object:
 Policy = Annotated[RatePolicy, NoDecode, BeforeValidator(_parse_policy)]
 
 
+def _split(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split), Field(max_length=64)
+]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), Field(max_length=8)]
+_MIN_SECRET = 32
+
+
 class StrictModel(BaseModel):
     model_config = {"extra": "forbid", "frozen": True, "arbitrary_types_allowed": True}
 
@@ -57,8 +80,18 @@ class EventSettings(StoreSettings):
     retention_s: Annotated[int | None, Field(ge=60)] = None
 
 
+class DeviceLimits(StrictModel):
+    """What one device has instead of the general limits; None leaves it with those."""
+
+    ingest: Policy | None = None
+    points: Policy | None = None
+
+
 class RateLimitSettings(StrictModel):
-    """Named policies as count/seconds. `enabled` false switches off every limit."""
+    """Named policies as count/seconds. `enabled` false switches off every limit.
+
+    `devices` is JSON, by the device's id: {"42": {"ingest": "5000/10", "points": "500000/10"}}.
+    """
 
     enabled: bool = True
     register_: Policy = Field(default=RatePolicy(30, 3600), alias="register")
@@ -68,6 +101,9 @@ class RateLimitSettings(StrictModel):
     points: Policy = RatePolicy(100_000, 10)
     read: Policy = RatePolicy(1000, 10)
     write: Policy = RatePolicy(600, 60)
+    devices: Annotated[dict[int, DeviceLimits], Field(max_length=10_000)] = Field(
+        default_factory=dict[int, DeviceLimits]
+    )
 
 
 class CacheTtlSettings(StrictModel):
@@ -81,6 +117,24 @@ class CacheTtlSettings(StrictModel):
 class TokenSettings(StrictModel):
     access_s: Annotated[int, Field(ge=1)] = 900
     refresh_s: Annotated[int, Field(ge=1)] = 30 * 86_400
+
+
+RegistrationMode = Literal["open", "invitation", "closed"]
+
+
+class AccountSettings(StrictModel):
+    """Who may register: anyone, whoever an admin has invited, or nobody."""
+
+    registration: RegistrationMode = "open"
+    invitation_s: Annotated[int, Field(ge=60)] = 7 * 86_400
+
+
+class QuotaSettings(StrictModel):
+    """How much one user may have at once."""
+
+    devices: Annotated[int, Field(ge=0)] = 100_000
+    groups: Annotated[int, Field(ge=0)] = 10_000
+    tokens: Annotated[int, Field(ge=0)] = 100
 
 
 class IngestSettings(StrictModel):
@@ -102,6 +156,12 @@ class QuerySettings(StrictModel):
 class PipelineSettings(StrictModel):
     event_queue: Annotated[int, Field(ge=1)] = 50_000
     drain_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class JobSettings(StrictModel):
+    """`settle_s`: how long after a deletion a submission may still be under way."""
+
+    settle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
 
 
 class LogSettings(StrictModel):
@@ -132,18 +192,25 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path("data")
     secret_key: SecretStr | None = None
+    previous_secret_keys: Secrets = ()
 
     registry: StoreSettings = StoreSettings()
     telemetry: StoreSettings = StoreSettings()
     cache: StoreSettings = StoreSettings()
     events: EventSettings = EventSettings()
 
+    # CIDRs of the proxies whose X-Forwarded-For or Forwarded is believed.
+    trusted_proxies: Networks = ()
+
     rate_limits: RateLimitSettings = RateLimitSettings()
     cache_ttl: CacheTtlSettings = CacheTtlSettings()
     tokens: TokenSettings = TokenSettings()
+    accounts: AccountSettings = AccountSettings()
+    quotas: QuotaSettings = QuotaSettings()
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     pipeline: PipelineSettings = PipelineSettings()
+    jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -201,7 +268,7 @@ class Settings(BaseSettings):
         """
         if self.secret_key is not None:
             secret = self.secret_key.get_secret_value()
-            if len(secret) < 32:
+            if len(secret) < _MIN_SECRET:
                 raise ConfigurationError(f"{PREFIX}SECRET_KEY: at least 32 characters")
             return secret
         if not self.store_url("registry").startswith("sqlite:"):
@@ -209,6 +276,19 @@ class Settings(BaseSettings):
                 f"{PREFIX}SECRET_KEY: set it (32 characters or more), the same on every replica"
             )
         return _kept_secret(self.data_dir / "secret_key")
+
+    def token_secrets(self) -> list[str]:
+        """The secret that signs tokens, and those that are still read: for a change of secrets.
+
+        Raises:
+            ConfigurationError: as `signing_secret`, or one is too short.
+        """
+        previous = [secret.get_secret_value() for secret in self.previous_secret_keys]
+        if any(len(secret) < _MIN_SECRET for secret in previous):
+            raise ConfigurationError(
+                f"{PREFIX}PREVIOUS_SECRET_KEYS: at least {_MIN_SECRET} characters each"
+            )
+        return [self.signing_secret(), *previous]
 
 
 def _kept_secret(path: Path) -> str:

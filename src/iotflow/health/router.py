@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from iotflow import __version__
-from iotflow.domain.callers import UserCaller
 from iotflow.errors import NotAuthenticatedError
 from iotflow.health.service import Database, Health, Status
 from iotflow.http.authentication import bearer_token
@@ -193,7 +192,7 @@ async def _is_admin(request: Request, runtime: Runtime) -> bool:
     if token is None:
         return False
     try:
-        return UserCaller(await runtime.accounts.user_of(token)).is_admin
+        return (await runtime.bearers.caller(token)).is_admin
     except NotAuthenticatedError:
         return False
 

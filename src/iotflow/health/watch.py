@@ -24,8 +24,8 @@ class StoreWatch:
         self.available = False
         self.ping_s: float | None = None
         self.first_attempt = asyncio.Event()
+        self.opened = asyncio.Event()
         self._store = store
-        self._opened = False
 
     @property
     def breaker(self) -> BreakerState:
@@ -42,9 +42,9 @@ class StoreWatch:
 
     async def _answers(self) -> bool:
         try:
-            if not self._opened:
+            if not self.opened.is_set():
                 await self._store.open()
-                self._opened = True
+                self.opened.set()
             began = monotonic()
             async with asyncio.timeout(_PING_TIMEOUT_S):
                 await self._store.ping()

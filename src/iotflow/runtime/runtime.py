@@ -2,20 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from iotflow.accounts.authentication import BearerAuthenticator
 from iotflow.accounts.passwords import Passwords
+from iotflow.accounts.personal_tokens import PersonalTokens
 from iotflow.accounts.service import Accounts
 from iotflow.accounts.tokens import AccessTokens
+from iotflow.accounts.users import Users
 from iotflow.devices.authentication import KeyAuthenticator
+from iotflow.devices.configs import DeviceConfigs
 from iotflow.devices.service import Devices
 from iotflow.domain.clock import DeviceClock, WriteClock
+from iotflow.events.service import Events
+from iotflow.groups.service import Groups
 from iotflow.health.service import Health
 from iotflow.health.watch import StoreWatch
 from iotflow.http.pagination import Cursors
+from iotflow.jobs.service import Jobs
+from iotflow.jobs.worker import JobWorker
 from iotflow.limits.limiter import RateLimiter
 from iotflow.observability.cache_metrics import cache_metrics
 from iotflow.observability.metrics import Metrics
@@ -56,8 +64,16 @@ class Runtime:
     telemetry: TelemetryStore
     limiter: RateLimiter
     keys: KeyAuthenticator
+    bearers: BearerAuthenticator
     accounts: Accounts
+    tokens: PersonalTokens
+    users: Users
     devices: Devices
+    configs: DeviceConfigs
+    events: Events
+    groups: Groups
+    jobs: Jobs
+    job_worker: JobWorker
     ingest: Ingest
     latest: LatestValues
     aggregates: Aggregates
@@ -125,6 +141,27 @@ def _build(
     write_clock = WriteClock(lane.lane, now)
     cursors = Cursors(secret)
     supervisor, watches = Supervisor(), _watches(stores)
+    devices = Devices(
+        stores.registry,
+        stores.cache,
+        keys,
+        online_s=settings.cache_ttl.online_s,
+        limit=settings.quotas.devices,
+        log_event=pipeline.log_event,
+        now=now,
+    )
+    job_worker = JobWorker(
+        stores.registry,
+        stores.telemetry,
+        stores.cache,
+        stores.events,
+        keys,
+        write_clock,
+        settle_s=settings.jobs.settle_s,
+        now=now,
+    )
+    access_tokens = AccessTokens(settings.token_secrets(), settings.tokens.access_s)
+    bearers = BearerAuthenticator(stores.registry, access_tokens, now)
     runtime = Runtime(
         settings=settings,
         metrics=metrics,
@@ -135,20 +172,36 @@ def _build(
         accounts=Accounts(
             stores.registry,
             passwords,
-            AccessTokens(secret, settings.tokens.access_s),
+            access_tokens,
+            bearers,
             limiter,
+            registration=settings.accounts.registration,
             refresh_lifetime_s=settings.tokens.refresh_s,
             log_event=pipeline.log_event,
             now=now,
         ),
-        devices=Devices(
+        bearers=bearers,
+        tokens=PersonalTokens(
             stores.registry,
-            stores.cache,
-            keys,
-            online_s=settings.cache_ttl.online_s,
+            bearers,
+            limit=settings.quotas.tokens,
             log_event=pipeline.log_event,
             now=now,
         ),
+        users=Users(stores.registry, bearers, keys, log_event=pipeline.log_event, now=now),
+        devices=devices,
+        configs=DeviceConfigs(stores.registry, devices, log_event=pipeline.log_event, now=now),
+        events=Events(stores.events, devices, metrics),
+        groups=Groups(stores.registry, now, limit=settings.quotas.groups),
+        jobs=Jobs(
+            stores.registry,
+            keys,
+            wake=job_worker.wake,
+            gone=devices.forget_owners,
+            log_event=pipeline.log_event,
+            now=now,
+        ),
+        job_worker=job_worker,
         ingest=Ingest(
             stores.telemetry,
             stores.cache,
@@ -193,8 +246,11 @@ def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:
     supervisor = runtime.supervisor
     for watch in runtime.health.watches:
         supervisor.add(f"watch_{watch.role}", watch.run)
-    supervisor.add("lane", lambda stop: _keep_lane(runtime.health.watch("registry"), lane, stop))
-    supervisor.add("revocations", runtime.keys.listen)
+    registry = runtime.health.watch("registry")
+    supervisor.add("lane", lambda stop: _after_opening(registry, lane.keep, stop))
+    cache = runtime.health.watch("cache")
+    supervisor.add("revocations", lambda stop: _after_opening(cache, runtime.keys.listen, stop))
+    supervisor.add("jobs", runtime.job_worker.run)
     if isinstance(stores.epoch, CacheEpoch):
         stores.epoch.listeners.append(runtime.keys.forget_all)
         supervisor.add("cache_epoch", stores.epoch.follow)
@@ -205,10 +261,19 @@ def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:
     runtime.pipeline.start(supervisor)
 
 
-async def _keep_lane(registry: StoreWatch, lane: LaneLease, stop: asyncio.Event) -> None:
-    # Asked any sooner, the registry would not be open yet.
-    await registry.first_attempt.wait()
-    await lane.keep(stop)
+async def _after_opening(
+    watch: StoreWatch, work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event
+) -> None:
+    """Begin work that needs a store once that is open: sooner it would only fail."""
+    opening = asyncio.ensure_future(watch.opened.wait())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        opening.cancel()
+        stopping.cancel()
+    if watch.opened.is_set():
+        await work(stop)
 
 
 def _add_metrics(runtime: Runtime, stores: Stores) -> None:

@@ -137,7 +137,7 @@ class LatestOut(Model):
 
 class LatestManyOut(Model):
     items: list[LatestOut]
-    next_cursor: None = None
+    next_cursor: str | None = None
 
 
 class WindowOut(Model):
