@@ -5,12 +5,17 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pymongo
+import redis
 
 from tests.contract.servers import server_url
+from tests.servers.cassandra_session import plain_session
 
+_TAKEN, _TAKEN_S = "iotflow:test:taken", 600
 SECRET = "a signing secret that all replicas share"
 
 
@@ -55,30 +60,65 @@ def four_stores() -> Iterator[dict[str, str]]:
     In Redis no key can meet one of another test: ids come from a registry that begins anew, so
     the database there is one of its own.
     """
-    name = f"iotflow_{secrets.token_hex(6)}"
-    with fresh_database() as registry:
+    with (
+        fresh_database() as registry,
+        fresh_keyspace() as telemetry,
+        fresh_redis() as cache,
+        fresh_mongo() as events,
+    ):
         yield {
             "IOTFLOW_REGISTRY__URL": registry,
-            "IOTFLOW_TELEMETRY__URL": with_path(server_url("IOTFLOW_TEST_CASSANDRA_URL"), name),
-            "IOTFLOW_CACHE__URL": fresh_redis(),
-            "IOTFLOW_EVENTS__URL": with_path(server_url("IOTFLOW_TEST_MONGODB_URL"), name),
+            "IOTFLOW_TELEMETRY__URL": telemetry,
+            "IOTFLOW_CACHE__URL": cache,
+            "IOTFLOW_EVENTS__URL": events,
             "IOTFLOW_SECRET_KEY": SECRET,
         }
 
 
-def fresh_redis() -> str:
-    """An emptied database of the Redis server, of those from 8 on that nothing else uses."""
-    import redis
+@contextmanager
+def fresh_keyspace() -> Iterator[str]:
+    """A keyspace that the service makes, dropped at the end; gives its URL."""
+    name = f"iotflow_{secrets.token_hex(6)}"
+    url = with_path(server_url("IOTFLOW_TEST_CASSANDRA_URL"), name)
+    try:
+        yield url
+    finally:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(_drop_keyspace(url, name))).result()
 
+
+async def _drop_keyspace(url: str, name: str) -> None:
+    async with plain_session(url) as session:
+        await session.rows(f"DROP KEYSPACE IF EXISTS {name}")
+
+
+@contextmanager
+def fresh_mongo() -> Iterator[str]:
+    """A database of the MongoDB server, dropped at the end; gives its URL."""
+    name = f"iotflow_{secrets.token_hex(6)}"
+    url = with_path(server_url("IOTFLOW_TEST_MONGODB_URL"), name)
+    try:
+        yield url
+    finally:
+        with pymongo.MongoClient[dict[str, Any]](url) as client:
+            client.drop_database(name)
+
+
+@contextmanager
+def fresh_redis() -> Iterator[str]:
+    """An emptied database of the Redis server, of those from 8 on that nothing else uses."""
     for number in range(8, 16):
         url = with_path(server_url("IOTFLOW_TEST_REDIS_URL"), str(number))
-        client = redis.Redis.from_url(url)
-        if client.set("iotflow:test:taken", 1, nx=True, ex=120):
+        with redis.Redis.from_url(url) as client:
+            if not client.set(_TAKEN, 1, nx=True, ex=_TAKEN_S):
+                continue
             client.flushdb()
-            client.set("iotflow:test:taken", 1, ex=120)
-            client.close()
-            return url
-        client.close()
+            client.set(_TAKEN, 1, ex=_TAKEN_S)
+            try:
+                yield url
+            finally:
+                client.flushdb()
+            return
     raise AssertionError("all Redis databases for tests are in use")
 
 

@@ -181,7 +181,7 @@ class TestRows:
         for _ in range(10):
             with pytest.raises(UnicodeEncodeError):
                 await write(store, device_id, at(0, "t", "\ud800"))
-        assert store.breaker.state is BreakerState.CLOSED
+        assert store.breaker_state is BreakerState.CLOSED
         await write(store, device_id, at(0))
 
 
@@ -435,7 +435,7 @@ class TestBounds:
             page = await store.history(HistoryQuery(device_id, EVER, 1_000))
             assert {point.timestamp_ms - T0 for point in page.items} == stored | {0}
             assert store.waiting_statements == 0
-            assert store.breaker.state is BreakerState.CLOSED
+            assert store.breaker_state is BreakerState.CLOSED
         finally:
             await store.close()
 

@@ -132,7 +132,7 @@ class TestDocuments:
         for _ in range(8):
             with pytest.raises(ValueError):  # noqa: PT011, its kind is the promise
                 await store.append([event(), odd])
-        assert store.breaker.state is BreakerState.CLOSED
+        assert store.breaker_state is BreakerState.CLOSED
 
 
 class TestIndexes:

@@ -149,7 +149,7 @@ class TestBounds:
             with pytest.raises(OverloadedError):
                 await registry.ping()
             await asyncio.gather(*sleeping)
-            assert registry.breaker.state is BreakerState.CLOSED
+            assert registry.breaker_state is BreakerState.CLOSED
             await registry.ping()
 
     async def test_a_server_that_stops_answering_is_given_up(self, url: str) -> None:
@@ -166,7 +166,7 @@ class TestBounds:
                 StoreUnavailableError,
                 OverloadedError,
             }
-            assert registry.breaker.state is not BreakerState.CLOSED
+            assert registry.breaker_state is not BreakerState.CLOSED
             begun = loop.time()
             with pytest.raises(StoreUnavailableError):
                 await registry.user(1)
@@ -287,4 +287,4 @@ class TestErrors:
                     await registry.create_device(NewDevice(device.user_id, name), new_key(), NOW)
             with pytest.raises(ValueError, match="cannot hold"):
                 await registry.user(2**63)
-            assert registry.breaker.state is BreakerState.CLOSED
+            assert registry.breaker_state is BreakerState.CLOSED
