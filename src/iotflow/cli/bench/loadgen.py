@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import math
 import sys
 import time
 from array import array
@@ -205,7 +206,9 @@ class OpenLoop(_Load):
         return self._measures <= since
 
     def _waiting(self) -> int:
-        return self._in_flight + len(self._backlog)
+        # What falls due in the last moments is sent a little later, and is waited for as well.
+        planned = math.ceil((self._ends - self._begins) * self._rate)
+        return self._in_flight + len(self._backlog) + max(0, planned - self._arrivals)
 
     def _lag(self) -> Latency | None:
         return summarise(self._lags)
