@@ -35,7 +35,7 @@ class CassandraNode(Node):
 
     ready_within_s = 120.0
     stop_within_s = 30.0
-    attempts = 3  # on a busy machine a node of a ring may not reach the others in time
+    attempts = 6  # on a busy machine a node of a ring may not reach the others in time
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ from local_servers.processes import Identity, Launch
 
 _POLL_S = 0.05
 
+_BETWEEN_ATTEMPTS_S = 2.0
+
 
 class Node(ABC):
     """A single server process on a loopback address."""
@@ -115,7 +117,7 @@ def _start(node: Node, launch: Launch) -> None:
         except ServerEndedError:
             if attempt == node.attempts:
                 raise
-            time.sleep(0.5)
+            time.sleep(_BETWEEN_ATTEMPTS_S)
     say(f"{node.name}: answers on {node.host}:{node.port} after {time.monotonic() - began:.1f} s")
 
 
