@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help openapi run run-cluster test test-servers servers servers-stop check lint format types bench bench-cluster lock clean
+.PHONY: help audit fuzz schemathesis openapi run run-cluster test test-servers test-faults test-tools sdk servers servers-stop check lint format types bench bench-cluster lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,8 +12,9 @@ help: ## Show what there is
 run: $(VENV)/.run ## Set everything up and serve on 127.0.0.1:8000 (PORT=… for another port)
 	@$(if $(PORT),IOTFLOW_PORT=$(PORT)) $(BIN)/iotflow serve
 
+# Two at once, as most tests wait for a process or a clock; the tests of a file stay together.
 test: $(VENV)/.dev ## Run all tests that need no server
-	@$(BIN)/pytest -q -m "not servers"
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not tools"
 
 servers: ## Start PostgreSQL, Redis, Cassandra and a MongoDB stand-in; print their settings
 	@$(PYTHON) deploy/local/servers.py start $(TOPOLOGY)
@@ -26,7 +27,19 @@ run-cluster: $(VENV)/.run ## Start the servers and serve on them (PORT=… for a
 
 test-servers: $(VENV)/.dev ## Run the tests that need servers; starts them first
 	@$(PYTHON) deploy/local/servers.py start single redis-sentinel redis-cluster > /dev/null
-	@$(BIN)/pytest -q -m servers
+	@$(BIN)/pytest -q -m "servers and not faults"
+
+test-faults: $(VENV)/.dev ## Kill, freeze and restart servers under load (ROUNDS=…; about 35 minutes)
+	@$(PYTHON) deploy/local/servers.py start single > /dev/null
+	@$(if $(ROUNDS),FAULTS_ROUNDS=$(ROUNDS)) $(BIN)/pytest -rP -m faults
+
+sdk: $(BIN)/python ## Generate the Python and the TypeScript client into build/sdk
+	@$(BIN)/python deploy/sdk/build.py
+
+test-tools: $(VENV)/.dev ## Run the tests of clients, devices and pages; as root on Debian it installs what they need
+	@deploy/tools/install.sh $(abspath $(BIN))/python
+	@$(MAKE) --no-print-directory sdk
+	@$(BIN)/pytest -q -m tools
 
 check: lint types test ## Everything that must hold before a commit
 
@@ -45,11 +58,34 @@ format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.run ## Measure the service against a plain FastAPI route
-	@$(BIN)/iotflow bench
+audit: $(VENV)/.audit ## Look for known vulnerabilities in what is pinned (a warning without internet)
+	@if [ -x $(VENV)/audit/bin/pip-audit ]; then $(VENV)/audit/bin/python deploy/audit/audit.py requirements.txt; fi
 
-bench-cluster: $(VENV)/.run ## The same on real servers, which it starts
-	@deploy/local/run-cluster.sh $(BIN)/iotflow bench --stores configured
+# Optional: what cannot be installed without internet must not fail a build.
+$(VENV)/.audit: deploy/audit/requirements.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/audit
+	@if $(VENV)/audit/bin/pip install --quiet --disable-pip-version-check -r $<; then touch $@; \
+		else echo "WARNING: dependencies were not audited: pip-audit cannot be installed." >&2; fi
+
+fuzz: $(VENV)/.fuzz ## Fuzz what strangers' bytes go through (RUNS=… of each target)
+	@PYTHONPATH=. $(VENV)/fuzz/bin/python -m tests.fuzz.fuzz --corpus $(VENV)/fuzz/corpus \
+		--runs $(or $(RUNS),100000) $(TARGET)
+
+$(VENV)/.fuzz: tests/fuzz/requirements.txt requirements.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/fuzz
+	@$(VENV)/fuzz/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(VENV)/fuzz/bin/pip install --quiet --disable-pip-version-check -r $<
+	@$(VENV)/fuzz/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+schemathesis: $(VENV)/.dev ## A long run of Schemathesis on embedded stores (MINUTES=…)
+	@$(BIN)/python -m tests.fuzz.schemathesis_run --minutes $(or $(MINUTES),15)
+
+bench: $(VENV)/.run ## Measure the service against a plain FastAPI route (ARGS=… for options)
+	@$(BIN)/iotflow bench $(ARGS)
+
+bench-cluster: $(VENV)/.run ## The same on real servers, beside PostgreSQL alone and a naive app on it
+	@deploy/local/run-cluster.sh $(BIN)/iotflow bench --systems configured,postgres,naive $(ARGS)
 
 lock: $(VENV)/.dev ## Renew the pinned dependencies from pyproject.toml
 	@$(BIN)/pip install --quiet uv

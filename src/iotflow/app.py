@@ -7,11 +7,12 @@ from typing import Any, TypedDict
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from iotflow import __version__
 from iotflow.accounts.router import router as accounts
+from iotflow.accounts.schemas import TokenRefusalOut
 from iotflow.accounts.users_router import router as users
 from iotflow.admin.router import router as admin
 from iotflow.devices import hot as devices_hot
@@ -22,41 +23,83 @@ from iotflow.groups.router import router as groups
 from iotflow.health.router import router as health
 from iotflow.health.router import telemetry_router as telemetry_health
 from iotflow.http import problems
+from iotflow.http.admission import Admission
 from iotflow.http.authorisation import may_refuse, require_rules
+from iotflow.http.connections import Guard
+from iotflow.http.cors import AllowOrigins
 from iotflow.http.hot_routes import HotRoutes
 from iotflow.http.middleware import LimitBody, Observe
+from iotflow.http.pages import serve_pages
 from iotflow.http.proxies import TrustProxies
 from iotflow.http.queries import refuse_unknown_parameters
-from iotflow.http.responses import ProblemDocument
+from iotflow.http.responses import REFERENCE, ProblemDocument
 from iotflow.http.responses import problems as problems_of
+from iotflow.http.security import PagePolicy, SecurityHeaders
 from iotflow.jobs.router import router as jobs
 from iotflow.observability.metrics import Metrics
 from iotflow.runtime import Runtime, WorkerProcess, open_runtime
 from iotflow.settings import Settings
 from iotflow.telemetry import hot as telemetry_hot
 from iotflow.telemetry.router import router as telemetry
+from iotflow.telemetry.schemas import NothingAcceptedOut
 
 MAX_BODY_BYTES = 1024 * 1024
 
+_PROBLEMS = (ProblemDocument, NothingAcceptedOut, TokenRefusalOut)
+
 _DESCRIPTION = """\
-Telemetry for devices over HTTP.
+Devices send measurements with an API key; their owners read latest values, history, statistics
+and charts. What was answered **201** is durable.
 
-1. `POST /api/v1/auth/register` and `POST /api/v1/auth/login` give you an access token.
-2. `POST /api/v1/devices/register` gives a device its API key.
-3. `POST /api/v1/telemetry` with that key stores what the device measures.
-4. `GET /api/v1/telemetry/{device_id}` and its neighbours read it back.
+## From nothing to a chart
+1. `POST /api/v1/auth/register`: an account.
+2. Press **Authorize** and sign in under *SignIn*, with name and password alone.
+3. `POST /api/v1/devices/register`: the answer has the device's API key, this once. Press
+   **Authorize** again and put it under *DeviceKey*.
+4. `POST /api/v1/telemetry` as the device.
+5. `GET /api/v1/telemetry/{device_id}/latest` and its neighbours read it back.
 
-Press **Authorize** to fill in the token and the key.
+## What holds for every call
+- **Times** come out as RFC 3339 in UTC with milliseconds. They go in as RFC 3339 with an offset or
+  as epoch milliseconds; queries also take `-24h`, `-15m`, `-7d` and `now`. Ranges are [start, end).
+- **Lists** come in pages: repeat the query with `next_cursor` as `cursor` until it is null.
+- **Errors** are `application/problem+json`. `code` is stable and for programs, `detail` for people,
+  `errors` names the fields at fault, `request_id` finds the request in the log.
+- **Unknown** parameters and fields are refused, except inside `data` and `metadata`.
+- **Limits**: 429 and 503 say in `Retry-After` how many seconds to wait.
+- What belongs to someone else is answered as what does not exist: **404**.
 """
 _TAGS = [
-    {"name": "accounts", "description": "Register, sign in, stay signed in, sign out."},
-    {"name": "admin", "description": "What only administrators may do."},
-    {"name": "devices", "description": "Devices, their status and their keys."},
-    {"name": "groups", "description": "Devices in groups."},
-    {"name": "jobs", "description": "How far work in the background is."},
-    {"name": "telemetry", "description": "Points in and out: submit, latest, history, windows."},
-    {"name": "events", "description": "What happened, to look back on."},
-    {"name": "service", "description": "Health, status and metrics."},
+    {
+        "name": "accounts",
+        "description": "Register, sign in, stay signed in, sign out; personal tokens for programs.",
+    },
+    {
+        "name": "devices",
+        "description": (
+            "Devices with their status, keys and configuration. Most calls are for a device's "
+            "owner (*Bearer*); `/devices/status`, `/credentials`, `/heartbeat` and `/config` are "
+            "for the device itself (*DeviceKey*)."
+        ),
+    },
+    {
+        "name": "telemetry",
+        "description": (
+            "Points in, with a device's key; and out: latest values, history, statistics by "
+            "window, thinned charts. A device reads its own, an owner all of theirs."
+        ),
+    },
+    {"name": "groups", "description": "Named collections of devices, for lists and latest values."},
+    {
+        "name": "events",
+        "description": "What happened, to look back on: submissions, sign-ins, changes.",
+    },
+    {
+        "name": "jobs",
+        "description": "How far work in the background is: deletions, replays, verifications.",
+    },
+    {"name": "admin", "description": "What only administrators may do, with all users' devices."},
+    {"name": "service", "description": "Health, status and metrics, for whoever operates this."},
 ]
 
 
@@ -70,15 +113,33 @@ def create_app(
     settings: Settings,
     on_ready: Callable[[Runtime], None] = lambda _: None,
     worker: WorkerProcess | None = None,
+    guard: Guard | None = None,
 ) -> ASGIApp:
     """The application for these settings. `on_ready` is called once it serves.
 
-    `worker` says which of several processes this is.
+    `worker` says which of several processes this is, `guard` who looks after its connections.
     """
-    metrics = Metrics()
+    metrics = Metrics(settings.log.slow_query_ms / 1000)
+    if guard is not None:
+        metrics.add_source(guard.metrics)
+    security = SecurityHeaders(settings.server.hsts_s)
     api = create_api(settings, metrics, on_ready, worker)
+    server = settings.server
+    admission = Admission(
+        security,
+        limit=server.max_in_flight,
+        max_mean_s=server.max_mean_ms / 1000,
+        max_queue_s=server.max_queue_ms / 1000,
+    )
+    metrics.add_source(admission.metrics)
     # Outside of the framework, whose own layers cost a tenth of a submission.
-    return HotRoutes(api, telemetry_hot.HOT_ROUTES + devices_hot.HOT_ROUTES, metrics)
+    hot = telemetry_hot.HOT_ROUTES + devices_hot.HOT_ROUTES
+    app: ASGIApp = HotRoutes(api, hot, metrics, security, admission)
+    if settings.cors.origins:
+        app = AllowOrigins(app, settings.cors.origins, settings.cors.max_age_s, security)
+    if settings.trusted_proxies:
+        app = TrustProxies(app, settings.trusted_proxies)
+    return app
 
 
 def create_api(
@@ -107,13 +168,14 @@ def create_api(
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
     _include_routers(app)
+    serve_pages(app)
     problems.install(app)
-    _add_problem_schema(app)
+    _add_problem_schemas(app)
     # The last one added runs first.
     app.add_middleware(LimitBody, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(Observe, metrics=metrics, log=settings.log)
-    if settings.trusted_proxies:
-        app.add_middleware(TrustProxies, networks=settings.trusted_proxies)
+    app.add_middleware(PagePolicy)
+    security = SecurityHeaders(settings.server.hsts_s)
+    app.add_middleware(Observe, metrics=metrics, log=settings.log, security=security)
     return app
 
 
@@ -143,18 +205,17 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _add_problem_schema(app: FastAPI) -> None:
-    """Put the schema that every error answer refers to into the document."""
+def _add_problem_schemas(app: FastAPI) -> None:
+    """Put the schemas that error answers refer to into the document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        schema = TypeAdapter(ProblemDocument).json_schema(
-            ref_template="#/components/schemas/{model}"
+        _, described = models_json_schema(
+            [(model, "validation") for model in _PROBLEMS], ref_template=REFERENCE
         )
         components = document.setdefault("components", {}).setdefault("schemas", {})
-        components.update(schema.pop("$defs", {}))
-        components["ProblemDocument"] = schema
+        components.update(described["$defs"])
         _add_refusals(document)
         return document
 

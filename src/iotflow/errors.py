@@ -54,6 +54,12 @@ class InvalidInputError(IoTFlowError):
         return cls(message, errors=(FieldError(field, code, message),))
 
 
+class TokenRequestError(InvalidInputError):
+    """A request for a token is refused, with one of the codes of RFC 6749, 5.2."""
+
+    code = "invalid_request"
+
+
 class NotAuthenticatedError(IoTFlowError):
     """No credentials, or credentials that prove nothing."""
 
@@ -129,7 +135,7 @@ class OverloadedError(IoTFlowError):
     code = "overloaded"
 
     def __init__(self, what: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(f"Too much {what} is waiting. Try again in {retry_after_s} s.")
+        super().__init__(f"Too much {what} work is waiting. Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 
 

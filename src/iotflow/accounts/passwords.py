@@ -61,7 +61,7 @@ class Passwords:
 
     async def _run(self, function: Callable[[*Args], T], *arguments: *Args) -> T:
         if self._waiting >= _MAX_WAITING:
-            raise OverloadedError("sign-in work")
+            raise OverloadedError("sign-in")
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
 """What accounts look like over HTTP."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from iotflow.domain.tokens import PersonalToken, Scope
 from iotflow.domain.users import User, UserRole
 from iotflow.http.pagination import Cursor, Limit
+from iotflow.http.responses import ProblemDocument
 from iotflow.http.schemas import WHOLE, Body, Model, Query, Text, Time
 
 Username = Annotated[
@@ -76,7 +77,7 @@ class UserUpdate(Body):
 class UserListQuery(Query):
     q: Annotated[
         Annotated[Text, StringConstraints(min_length=1, max_length=254)] | None,
-        Field(description="Part of a name or address"),
+        Field(description="Part of a name or address", examples=["ada"]),
     ] = None
     role: UserRole | None = None
     is_active: bool | None = None
@@ -123,7 +124,7 @@ class TokenListQuery(Query):
 
 class Login(Body):
     username: Annotated[
-        str,
+        Text,
         StringConstraints(min_length=1, max_length=254),
         Field(description="The username or the e-mail address.", examples=["ada"]),
     ]
@@ -132,6 +133,29 @@ class Login(Body):
 
 class RefreshToken(Body):
     refresh_token: Secret
+
+
+_GRANT = {
+    "type": "string",
+    "enum": ["password", "refresh_token"],
+    "description": "`password` with the two fields below, or `refresh_token` with the third.",
+}
+TOKEN_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "grant_type": _GRANT,
+        **Login.model_json_schema()["properties"],
+        **RefreshToken.model_json_schema()["properties"],
+    },
+    "required": ["grant_type"],
+}
+
+
+class TokenRefusalOut(ProblemDocument):
+    """A problem in the words of RFC 6749 too, which OAuth clients know."""
+
+    error: Annotated[str, Field(description="The same as `code`.")]
+    error_description: Annotated[str, Field(description="The same as `detail`.")]
 
 
 class UserOut(Model):

@@ -17,7 +17,7 @@ from iotflow.domain.users import User
 from iotflow.errors import NotAllowedError, NotAuthenticatedError, NotFoundError
 from iotflow.limits.limiter import RateLimiter
 from iotflow.settings import RegistrationMode
-from iotflow.stores.registry.protocol import NewRefreshToken, NewUser, Registry
+from iotflow.stores.registry.protocol import NewRefreshToken, NewUser, Registry, Reused, Rotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Accounts:
         issued = self._tokens.issue(access, self._now())
         return SignedIn(user, issued, refresh.secret, self._tokens.lifetime_s)
 
-    async def refresh(self, refresh_token: str) -> SignedIn:
+    async def refresh(self, refresh_token: str, address: str) -> SignedIn:
         """Exchange a refresh token for new ones; a token works once.
 
         Raises:
@@ -141,16 +141,19 @@ class Accounts:
         rotated = await self._registry.rotate_refresh_token(
             digest_of(refresh_token), successor.digest, now + self._refresh_lifetime, now
         )
-        if rotated is None:
+        if isinstance(rotated, Reused):
+            self._audit("user.refresh_token_reused", rotated.user_id, {"address": address})
+        if not isinstance(rotated, Rotated):
             raise NotAuthenticatedError(
                 "This refresh token opens nothing. Sign in again.", code="invalid_refresh_token"
             )
-        user, family = rotated
-        return self._signed_in(user, family, successor)
+        return self._signed_in(rotated.user, rotated.family, successor)
 
-    async def logout(self, refresh_token: str) -> None:
+    async def logout(self, refresh_token: str, address: str) -> None:
         """End the session of a refresh token; unknown tokens are ignored."""
-        await self._registry.end_session(digest_of(refresh_token), self._now())
+        user_id = await self._registry.end_session(digest_of(refresh_token), self._now())
+        if user_id is not None:
+            self._audit("user.logged_out", user_id, {"address": address})
 
     async def change_password(
         self, caller: UserCaller, current: str, new: str, address: str

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from iotflow.admin import examples
 from iotflow.admin.schemas import (
     AllDevicesQuery,
     DeviceStatusesOut,
@@ -12,12 +13,14 @@ from iotflow.admin.schemas import (
     StatsOut,
     StatusChange,
 )
+from iotflow.devices import examples as device_examples
 from iotflow.devices.schemas import DeviceOut, DevicesOut, DeviceStatusOut, DeviceUpdate
 from iotflow.devices.service import DeviceView
 from iotflow.http.authentication import CurrentUser
 from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
+from iotflow.jobs import examples as job_examples
 from iotflow.jobs.schemas import DeletionOut
 from iotflow.runtime import Runtime
 from iotflow.stores.registry.protocol import DeviceQuery
@@ -27,7 +30,11 @@ router = APIRouter(prefix=f"{API}/admin", tags=["admin"])
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
-@router.get("/devices", responses=problems(401, 403, 422, 429, 503))
+@router.get(
+    "/devices",
+    summary="List all users' devices",
+    responses=device_examples.DEVICES | problems(401, 403, 422, 429, 503),
+)
 async def admin_list_devices(
     query: Annotated[AllDevicesQuery, Query()], _: CurrentUser, runtime: RuntimeDep
 ) -> DevicesOut:
@@ -36,7 +43,11 @@ async def admin_list_devices(
     return DevicesOut(items=[DeviceOut.of(view) for view in views], next_cursor=cursor)
 
 
-@router.get("/devices/statuses", responses=problems(401, 403, 422, 429, 503))
+@router.get(
+    "/devices/statuses",
+    summary="List all devices' statuses",
+    responses=device_examples.STATUSES | problems(401, 403, 422, 429, 503),
+)
 async def admin_device_statuses(
     query: Annotated[AllDevicesQuery, Query()], _: CurrentUser, runtime: RuntimeDep
 ) -> DeviceStatusesOut:
@@ -45,13 +56,22 @@ async def admin_device_statuses(
     return DeviceStatusesOut(items=[DeviceStatusOut.of(view) for view in views], next_cursor=cursor)
 
 
-@router.get("/devices/{device_id}", responses=problems(401, 403, 404, 422, 429, 503))
+@router.get(
+    "/devices/{device_id}",
+    summary="Get any device",
+    responses=device_examples.DEVICE | problems(401, 403, 404, 422, 429, 503),
+)
 async def admin_get_device(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> DeviceOut:
     """Any user's device."""
     return DeviceOut.of(await runtime.devices.get(caller, device_id))
 
 
-@router.put("/devices/{device_id}", responses=problems(400, 401, 403, 404, 415, 422, 429, 503))
+@router.put(
+    "/devices/{device_id}",
+    summary="Change any device",
+    responses=device_examples.DEVICE | problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra=device_examples.UPDATE,
+)
 async def admin_update_device(
     device_id: Id, body: DeviceUpdate, caller: CurrentUser, runtime: RuntimeDep
 ) -> DeviceOut:
@@ -61,7 +81,10 @@ async def admin_update_device(
 
 
 @router.delete(
-    "/devices/{device_id}", status_code=202, responses=problems(401, 403, 404, 422, 429, 503)
+    "/devices/{device_id}",
+    summary="Delete any device",
+    status_code=202,
+    responses=job_examples.DELETING | problems(401, 403, 404, 422, 429, 503),
 )
 async def admin_delete_device(
     device_id: Id, caller: CurrentUser, runtime: RuntimeDep
@@ -72,27 +95,47 @@ async def admin_delete_device(
 
 
 @router.put(
-    "/devices/{device_id}/status", responses=problems(400, 401, 403, 404, 415, 422, 429, 503)
+    "/devices/{device_id}/status",
+    summary="Set any device's status",
+    responses=device_examples.STATUS | problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra=examples.STATUS,
 )
 async def admin_set_device_status(
     device_id: Id, body: StatusChange, caller: CurrentUser, runtime: RuntimeDep
 ) -> DeviceStatusOut:
-    """Switch any user's device on or off, or into maintenance: everywhere within a second."""
+    """Switch any user's device on or off, or into maintenance.
+
+    It holds everywhere within a second: an inactive device gets 403 `device_inactive`, one in
+    maintenance is accepted.
+    """
     view = await runtime.devices.update(caller, device_id, {"status": body.status})
     return DeviceStatusOut.of(view)
 
 
-@router.get("/stats", responses=problems(401, 403, 429, 503))
+@router.get(
+    "/stats",
+    summary="Count users, devices and groups",
+    responses=examples.STATS | problems(401, 403, 429, 503),
+)
 async def admin_stats(_: CurrentUser, runtime: RuntimeDep) -> StatsOut:
-    """How many users, devices and groups there are."""
+    """How many users, devices and groups there are, and for how long this process has run."""
     return StatsOut.of(await runtime.users.counts(), runtime.uptime_s())
 
 
-@router.post("/invitations", status_code=201, responses=problems(400, 401, 403, 415, 422, 429, 503))
+@router.post(
+    "/invitations",
+    summary="Invite someone",
+    status_code=201,
+    responses=examples.INVITED | problems(400, 401, 403, 413, 415, 422, 429, 503),
+    openapi_extra=examples.INVITATION,
+)
 async def create_invitation(
     caller: CurrentUser, runtime: RuntimeDep, body: NewInvitation | None = None
 ) -> InvitationOut:
-    """Invite one person to register. The answer shows the invitation, this once."""
+    """Invite one person to register. The answer shows the invitation's code, this once.
+
+    The code works for one registration, where the operator has set registration to `invitation`.
+    """
     expires_in = body.expires_in if body else None
     lifetime_s = expires_in or runtime.settings.accounts.invitation_s
     made, code = await runtime.users.invite(caller.user.id, lifetime_s)

@@ -28,12 +28,28 @@ DataDir = Annotated[
 
 @app.command()
 def serve(
-    host: Host = None, port: Port = None, workers: Workers = 1, data_dir: DataDir = None
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = 1,
+    data_dir: DataDir = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file; with it https alone [IOTFLOW_TLS__CERTIFICATE]")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key [IOTFLOW_TLS__KEY]")
+    ] = None,
 ) -> None:
     """Serve the API. Applies pending migrations first."""
     from iotflow.cli.serve import run
 
-    run(host=host, port=port, workers=workers, data_dir=data_dir)
+    run(
+        host=host,
+        port=port,
+        workers=workers,
+        data_dir=data_dir,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
 
 
 @app.command()
@@ -93,17 +109,26 @@ def invite(
 
 
 def _add_client_commands() -> None:
+    from iotflow.cli.backup import backup_command, restore_command
     from iotflow.cli.bench import bench_command
+    from iotflow.cli.cache import cache_app
     from iotflow.cli.devices import devices_app
+    from iotflow.cli.events import events_app
     from iotflow.cli.export import export_command
     from iotflow.cli.import_csv import import_app
     from iotflow.cli.simulate import simulate_command
+    from iotflow.cli.verify import verify_command
 
     app.add_typer(devices_app, name="devices")
     app.add_typer(import_app, name="import")
     app.command("export")(export_command)
     app.command("simulate")(simulate_command)
     app.command("bench")(bench_command)
+    app.add_typer(events_app, name="events")
+    app.add_typer(cache_app, name="cache")
+    app.command("verify")(verify_command)
+    app.command("backup")(backup_command)
+    app.command("restore")(restore_command)
 
 
 def main() -> None:

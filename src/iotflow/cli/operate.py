@@ -1,21 +1,32 @@
 """`iotflow migrate` and `iotflow admin`: what works on the stores without a server."""
 
 import asyncio
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 from pydantic import ValidationError
 
 from iotflow.accounts.passwords import Passwords
 from iotflow.accounts.schemas import PasswordChange, Registration
+from iotflow.domain.events import Event
 from iotflow.domain.secrets import INVITATION_PREFIX, new_secret
+from iotflow.domain.times import to_ms
 from iotflow.domain.users import UserRole
-from iotflow.errors import InvalidInputError, NotFoundError
+from iotflow.errors import InvalidInputError, NotFoundError, StoreUnavailableError
+from iotflow.runtime.stores import create_event_store
 from iotflow.settings import Role, Settings
+from iotflow.stores.events.protocol import EventStore
 from iotflow.stores.migrations import current_revision, migrate
-from iotflow.stores.registry.protocol import NewInvitation, NewUser
+from iotflow.stores.registry.protocol import NewInvitation, NewUser, Registry
 from iotflow.stores.registry.sql import SqlRegistry
 from iotflow.stores.sql import create_engine, translated_errors
+
+COMMAND_LINE = "command line"
+"""Who did it, in events; those of the API name a user's id there."""
 
 _SQL_ROLES: tuple[Role, ...] = ("registry", "telemetry", "events")
 
@@ -78,19 +89,15 @@ def reset_password(username: str, password: str, data_dir: Path | None) -> None:
 
 
 async def _reset(username: str, password: str, settings: Settings) -> str:
-    registry, passwords = SqlRegistry(settings.store_url("registry")), Passwords()
-    try:
-        await registry.open()
-        found = await registry.credentials(username)
+    async with _operating(settings) as operator, _hashing() as passwords:
+        found = await operator.registry.credentials(username)
         if found is None:
             raise NotFoundError("There is no such account.")
         user, _ = found
         hashed = await passwords.hash(password)
-        await registry.set_password(user.id, hashed, None, datetime.now(UTC))
+        await operator.registry.set_password(user.id, hashed, None, operator.now())
+        operator.note("user.password_changed", user.id)
         return user.username
-    finally:
-        passwords.close()
-        await registry.close()
 
 
 def invite(hours: int | None, data_dir: Path | None) -> None:
@@ -101,24 +108,67 @@ def invite(hours: int | None, data_dir: Path | None) -> None:
 
 
 async def _invite(lifetime_s: int, settings: Settings) -> str:
-    registry, now = SqlRegistry(settings.store_url("registry")), datetime.now(UTC)
     secret = new_secret(INVITATION_PREFIX)
-    try:
-        await registry.open()
+    async with _operating(settings) as operator:
+        now = operator.now()
         new = NewInvitation(secret.digest, None, now + timedelta(seconds=lifetime_s))
-        await registry.add_invitation(new, now)
-        return secret.secret
-    finally:
-        await registry.close()
+        invitation = await operator.registry.add_invitation(new, now)
+        operator.note("invitation.created", None, invitation_id=str(invitation.id))
+    return secret.secret
 
 
 async def _create(wanted: Registration, settings: Settings) -> int:
-    registry, passwords = SqlRegistry(settings.store_url("registry")), Passwords()
-    try:
-        await registry.open()
+    async with _operating(settings) as operator, _hashing() as passwords:
         hashed = await passwords.hash(wanted.password)
         new = NewUser(wanted.username, wanted.email, hashed, UserRole.ADMIN)
-        return (await registry.create_user(new, datetime.now(UTC))).id
+        user = await operator.registry.create_user(new, operator.now())
+        operator.note("user.registered", user.id, username=user.username, role=user.role.value)
+        return user.id
+
+
+class _Operator:
+    """What a command works with. What it notes is in the event log when it ends."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.noted: list[Event] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def note(self, event_type: str, user_id: int | None, **details: str) -> None:
+        at_ms, told = to_ms(self.now()), details | {"by": COMMAND_LINE}
+        self.noted.append(Event(uuid4().hex, event_type, at_ms, user_id, None, told))
+
+
+@asynccontextmanager
+async def _operating(settings: Settings) -> AsyncGenerator[_Operator]:
+    # Both before anything is done: of a URL that cannot work it is said at once.
+    registry, events = SqlRegistry(settings.store_url("registry")), create_event_store(settings)
+    operator = _Operator(registry)
+    try:
+        await registry.open()
+        yield operator
+        await _log(events, operator.noted)
+    finally:
+        await events.close()
+        await registry.close()
+
+
+async def _log(store: EventStore, events: Sequence[Event]) -> None:
+    """An event log that is away keeps nobody from operating; what it lacks then is said."""
+    try:
+        await store.open()
+        await store.append(events)
+    except StoreUnavailableError as error:
+        missing = ", ".join(event.event_type for event in events)
+        print(f"iotflow: done, but not logged as {missing}. {error.message}", file=sys.stderr)  # noqa: T201
+
+
+@asynccontextmanager
+async def _hashing() -> AsyncGenerator[Passwords]:
+    passwords = Passwords()
+    try:
+        yield passwords
     finally:
         passwords.close()
-        await registry.close()

@@ -1,11 +1,10 @@
 """`iotflow simulate`: a fleet submits telemetry until the time is over or Ctrl-C."""
 
 import asyncio
-import importlib
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from iotflow.cli.client import base_url, require_directory
 from iotflow.cli.fleet import Faults, Fleet
+from iotflow.cli.loops import loop_factory
 from iotflow.cli.retrying import Retrying
 from iotflow.cli.simulating.load import Load, Target
 from iotflow.cli.simulating.registration import Registration
@@ -71,7 +71,7 @@ def run_simulation(options: SimulateOptions) -> int:
         duration_s=options.duration_s,
     )
     # Where signals have no handlers Ctrl-C comes out of here, and the summary still follows.
-    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_run(load, console))
     results().print(load.ledger.table(load.seconds))
     return ALL_ACKNOWLEDGED if load.ledger.complete else NOT_ALL
@@ -151,10 +151,3 @@ def _stopped_by_signals(stop: asyncio.Event) -> Generator[None]:
     finally:
         for each in handled:
             loop.remove_signal_handler(each)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        return importlib.import_module("uvloop").new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop

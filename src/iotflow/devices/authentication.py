@@ -78,7 +78,7 @@ class KeyAuthenticator:
 
         None means: ask `authenticate`.
         """
-        record = self._local.get(sha256(key.encode("latin-1", "replace")).hexdigest())
+        record = self._local.glance(sha256(key.encode("latin-1", "replace")).hexdigest())
         if record is None or not record.active:
             return None
         if record.expires_ms is not None and record.expires_ms <= self._now() * 1000:
@@ -117,6 +117,14 @@ class KeyAuthenticator:
         elif (epoch, forgets) == (self._epoch.current, self._forgets):
             (self._unheard if epoch is None else self._local).put(digest, record)
         return record
+
+    async def warm(self, digest: str) -> None:
+        """Have the cache know a key, for whoever asks for it next.
+
+        Raises:
+            StoreUnavailableError: the cache does not know it, and the registry is away.
+        """
+        await self._lookups.run(digest, lambda: self._ask_stores(digest))
 
     async def _ask_stores(self, digest: str) -> KeyRecord | None:
         try:

@@ -55,7 +55,8 @@ class OwnConfigOut(Model):
 
 
 class _Report(msgspec.Struct, forbid_unknown_fields=True):
-    version: Annotated[int, msgspec.Meta(ge=0)]
+    # JSON has one kind of number: 3.0 is as whole as 3.
+    version: Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
     config: msgspec.Raw
 
 
@@ -83,14 +84,17 @@ async def read_report(request: Request) -> tuple[int, str]:
         report = msgspec.json.decode(body, type=_Report)
     except msgspec.ValidationError as error:
         raise InvalidInputError.of_field("body", "invalid_report", f"{error}.") from None
-    if report.version > _MAX_VERSION:
+    version = int(report.version)
+    if version != report.version:
+        raise InvalidInputError.of_field("version", "not_whole", "Send a whole number.")
+    if version > _MAX_VERSION:
         raise InvalidInputError.of_field("version", "too_large", "A version has at most 53 bits.")
     config = bytes(report.config)
     _require_object(config, "config")
     if len(config) > MAX_CONFIG_BYTES:
         message = f"A configuration has at most {MAX_CONFIG_BYTES} bytes."
         raise InvalidInputError.of_field("config", "too_large", message)
-    return report.version, config.decode()
+    return version, config.decode()
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from iotflow.devices import config_bodies
+from iotflow.devices import config_bodies, examples
 from iotflow.devices.config_bodies import (
     CONFIG_SCHEMA,
     REPORT_SCHEMA,
@@ -15,8 +15,9 @@ from iotflow.devices.config_bodies import (
     ReportedConfigOut,
     body_of,
 )
-from iotflow.devices.etags import ETAG_HEADER, NOT_MODIFIED, IfMatch, IfNoneMatch, is_known
+from iotflow.devices.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, is_known
 from iotflow.http.authentication import CurrentDevice, CurrentUser
+from iotflow.http.examples import shown
 from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
@@ -30,8 +31,9 @@ _TAG = re.compile(r'"(\d{1,18})"')
 # These stand before /devices/{device_id}.
 @router.get(
     "/config",
+    summary="Get one's own configuration",
     response_model=OwnConfigOut,
-    responses={200: {"headers": ETAG_HEADER}, **NOT_MODIFIED, **problems(401, 403, 429, 503)},
+    responses={**examples.OWN_CONFIG, **NOT_MODIFIED, **problems(401, 403, 429, 503)},
 )
 async def own_config(
     caller: CurrentDevice, runtime: RuntimeDep, if_none_match: IfNoneMatch = None
@@ -46,9 +48,10 @@ async def own_config(
 
 @router.put(
     "/config",
+    summary="Report an applied configuration",
     response_model=ReportedConfigOut,
-    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
-    openapi_extra=body_of(REPORT_SCHEMA),
+    responses=examples.REPORTED | problems(400, 401, 403, 413, 415, 422, 429, 503),
+    openapi_extra=shown(body_of(REPORT_SCHEMA), examples.REPORT),
 )
 async def report_own_config(
     caller: CurrentDevice, runtime: RuntimeDep, request: Request
@@ -61,8 +64,9 @@ async def report_own_config(
 
 @router.get(
     "/{device_id}/config",
+    summary="Get a device's configuration",
     response_model=DeviceConfigOut,
-    responses={200: {"headers": ETAG_HEADER}, **problems(401, 404, 422, 429, 503)},
+    responses=examples.BOTH_CONFIGS | problems(401, 404, 422, 429, 503),
 )
 async def device_config(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> Response:
     """What is desired of a device and what it reports. The ETag is the desired version."""
@@ -72,12 +76,10 @@ async def device_config(device_id: Id, caller: CurrentUser, runtime: RuntimeDep)
 
 @router.put(
     "/{device_id}/config",
+    summary="Set a device's configuration",
     response_model=DeviceConfigOut,
-    responses={
-        200: {"headers": ETAG_HEADER},
-        **problems(400, 401, 404, 412, 413, 415, 422, 429, 503),
-    },
-    openapi_extra=body_of(CONFIG_SCHEMA),
+    responses=examples.BOTH_CONFIGS | problems(400, 401, 404, 412, 413, 415, 422, 429, 503),
+    openapi_extra=shown(body_of(CONFIG_SCHEMA), examples.CONFIG),
 )
 async def set_device_config(
     device_id: Id,
@@ -86,7 +88,11 @@ async def set_device_config(
     request: Request,
     if_match: IfMatch = None,
 ) -> Response:
-    """Set what a device should apply: any JSON object of up to 64 KiB, whole."""
+    """Set what a device should apply: any JSON object of up to 64 KiB, whole.
+
+    The version rises with every change. The device asks for it with `GET /devices/config` and
+    says with `PUT /devices/config` what it has applied.
+    """
     config = await config_bodies.read_config(request)
     found = await runtime.configs.put(caller, device_id, config, _versions(if_match))
     return _json(config_bodies.config_document(found), {"ETag": _etag(found.version)})

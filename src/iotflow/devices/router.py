@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from iotflow.devices import etags
+from iotflow.devices import etags, examples
 from iotflow.devices.bulk import bulk_result, judge_registration
-from iotflow.devices.etags import ETAG_HEADER, NOT_MODIFIED, IfMatch, IfNoneMatch
+from iotflow.devices.etags import NOT_MODIFIED, IfMatch, IfNoneMatch
 from iotflow.devices.schemas import (
     BulkOut,
     BulkRegistration,
@@ -27,11 +27,13 @@ from iotflow.devices.schemas import (
 )
 from iotflow.domain.callers import UserCaller
 from iotflow.errors import FieldError
+from iotflow.groups import examples as group_examples
 from iotflow.groups.schemas import GroupOut, GroupsOut, PageQuery
 from iotflow.http.authentication import CurrentDevice, CurrentUser
 from iotflow.http.paths import API
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
+from iotflow.jobs import examples as job_examples
 from iotflow.jobs.schemas import DeletionOut
 from iotflow.runtime import Runtime
 from iotflow.stores.registry.protocol import DeviceQuery, GroupQuery, NewDevice
@@ -42,24 +44,39 @@ Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 @router.post(
-    "/register", status_code=201, responses=problems(400, 401, 403, 409, 415, 422, 429, 503)
+    "/register",
+    summary="Register a device",
+    status_code=201,
+    responses=examples.REGISTERED | problems(400, 401, 403, 409, 413, 415, 422, 429, 503),
+    openapi_extra=examples.REGISTRATION,
 )
 async def register_device(
     body: DeviceRegistration, caller: CurrentUser, runtime: RuntimeDep
 ) -> RegisteredDeviceOut:
-    """Register a device. The answer shows its API key, this once."""
+    """Register a device. The answer shows its API key, this once: store it on the device.
+
+    Only a digest of the key is kept here. A lost key cannot be shown again; give the device a
+    new one with `POST /devices/{device_id}/keys`.
+    """
     new = NewDevice(user_id=caller.user.id, **body.model_dump())
     return RegisteredDeviceOut.of(await runtime.devices.register(new))
 
 
 @router.post(
     "/bulk",
+    summary="Register many devices",
     status_code=201,
     response_model_exclude_unset=True,
     responses={
-        207: {"model": BulkOut, "description": "Some are registered; the others say why not"},
+        **examples.BULK_REGISTERED,
+        207: {
+            **examples.BULK_PARTLY[207],
+            "model": BulkOut,
+            "description": "Some are registered; the others say why not",
+        },
         **problems(400, 401, 409, 413, 415, 422, 429, 503),
     },
+    openapi_extra=examples.BULK,
 )
 async def register_devices(
     body: BulkRegistration, caller: CurrentUser, runtime: RuntimeDep, response: Response
@@ -79,15 +96,24 @@ async def register_devices(
     )
 
 
-@router.get("", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "", summary="List devices", responses=examples.DEVICES | problems(401, 404, 422, 429, 503)
+)
 async def list_devices(
     query: Annotated[DeviceListQuery, Query()], caller: CurrentUser, runtime: RuntimeDep
 ) -> DevicesOut:
-    """The devices of the account that is signed in, in the order of their registration."""
+    """The devices of the account that is signed in, in the order of their registration.
+
+    All filters must match. `label` may be repeated; `q` looks in name, description and location.
+    """
     return await _list(caller, caller.user.id, query, runtime)
 
 
-@router.get("/user/{user_id}", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/user/{user_id}",
+    summary="List a user's devices",
+    responses=examples.DEVICES | problems(401, 404, 422, 429, 503),
+)
 async def list_user_devices(
     user_id: Id,
     query: Annotated[DeviceListQuery, Query()],
@@ -98,35 +124,44 @@ async def list_user_devices(
     return await _list(caller, user_id, query, runtime)
 
 
-@router.get("/status", responses=problems(401, 403, 429, 503))
+@router.get(
+    "/status",
+    summary="A device's own status",
+    responses=examples.OWN_STATUS | problems(401, 403, 429, 503),
+)
 async def own_status(caller: CurrentDevice, runtime: RuntimeDep) -> OwnStatusOut:
-    """What a device may know of itself."""
+    """What a device may know of itself: its name, its status, when it was last heard of."""
     view = await runtime.devices.get(caller, caller.key.device_id)
     status = DeviceStatusOut.of(view)
     return OwnStatusOut(name=view.device.name, **status.__dict__)
 
 
-@router.get("/credentials", responses=problems(401, 403, 429, 503))
+@router.get(
+    "/credentials",
+    summary="Which key is this?",
+    responses=examples.CREDENTIALS | problems(401, 403, 429, 503),
+)
 async def own_credentials(caller: CurrentDevice, runtime: RuntimeDep) -> CredentialsOut:
     """Which device a key opens, and what is known of the key; never the key itself."""
     return CredentialsOut.of(caller.key, runtime.now_ms())
 
 
-@router.post("/heartbeat", responses=problems(401, 403, 429, 503))
+@router.post(
+    "/heartbeat",
+    summary="Send a sign of life",
+    responses=examples.HEARTBEAT | problems(401, 403, 429, 503),
+)
 async def heartbeat(caller: CurrentDevice, runtime: RuntimeDep) -> HeartbeatOut:
-    """A sign of life from a device that has nothing to measure."""
+    """A sign of life from a device that has nothing to measure. A submission is one as well."""
     timestamp = await runtime.devices.heartbeat(caller)
     return HeartbeatOut(device_id=caller.key.device_id, timestamp=timestamp)
 
 
 @router.get(
     "/{device_id}",
+    summary="Get a device",
     response_model=DeviceOut,
-    responses={
-        200: {"headers": ETAG_HEADER},
-        **NOT_MODIFIED,
-        **problems(401, 404, 422, 429, 503),
-    },
+    responses={**examples.DEVICE_WITH_ETAG, **NOT_MODIFIED, **problems(401, 404, 422, 429, 503)},
 )
 async def get_device(
     device_id: Id,
@@ -135,7 +170,11 @@ async def get_device(
     response: Response,
     if_none_match: IfNoneMatch = None,
 ) -> Response | DeviceOut:
-    """A device. Its ETag says whether anything was changed, not whether it was heard of."""
+    """A device with all that is known of it. Its key is never shown, only the key's prefix.
+
+    The ETag says whether anything was changed, not whether the device was heard of. Send it as
+    `If-Match` with a change that must not undo someone else's.
+    """
     view = await runtime.devices.get(caller, device_id)
     etag = etags.device_etag(view.device)
     if etags.is_known(if_none_match, etag):
@@ -146,10 +185,9 @@ async def get_device(
 
 @router.patch(
     "/{device_id}",
-    responses={
-        200: {"headers": ETAG_HEADER},
-        **problems(400, 401, 404, 412, 415, 422, 429, 503),
-    },
+    summary="Change a device",
+    responses=examples.DEVICE_WITH_ETAG | problems(400, 401, 404, 412, 413, 415, 422, 429, 503),
+    openapi_extra=examples.UPDATE,
 )
 async def update_device(
     device_id: Id,
@@ -159,7 +197,11 @@ async def update_device(
     response: Response,
     if_match: IfMatch = None,
 ) -> DeviceOut:
-    """Change a device: the fields that are sent, and no others."""
+    """Change a device: the fields that are sent, and no others. `labels` are replaced as a whole.
+
+    With `If-Match` the change is made to the version that you have read, or not at all: 412.
+    A device that is set `inactive` is refused everywhere within a second.
+    """
     device = await runtime.devices.of(caller, device_id)
     etags.require_match(if_match, etags.device_etag(device))
     view = await runtime.devices.update(
@@ -172,7 +214,12 @@ async def update_device(
     return DeviceOut.of(view)
 
 
-@router.delete("/{device_id}", status_code=202, responses=problems(401, 404, 412, 422, 429, 503))
+@router.delete(
+    "/{device_id}",
+    summary="Delete a device",
+    status_code=202,
+    responses=job_examples.DELETING | problems(401, 404, 412, 422, 429, 503),
+)
 async def delete_device(
     device_id: Id, caller: CurrentUser, runtime: RuntimeDep, if_match: IfMatch = None
 ) -> DeletionOut:
@@ -186,7 +233,11 @@ async def delete_device(
     return DeletionOut.of(await runtime.jobs.delete_device(caller, device, unchanged_since))
 
 
-@router.get("/{device_id}/groups", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/{device_id}/groups",
+    summary="List a device's groups",
+    responses=group_examples.GROUPS | problems(401, 404, 422, 429, 503),
+)
 async def list_device_groups(
     device_id: Id,
     query: Annotated[PageQuery, Query()],
@@ -204,15 +255,26 @@ async def list_device_groups(
     return GroupsOut(items=[GroupOut.of(group) for group in groups], next_cursor=cursor)
 
 
-@router.get("/{device_id}/status", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/{device_id}/status",
+    summary="Get a device's status",
+    responses=examples.STATUS | problems(401, 404, 422, 429, 503),
+)
 async def get_device_status(
     device_id: Id, caller: CurrentUser, runtime: RuntimeDep
 ) -> DeviceStatusOut:
-    """Whether a device is heard of, and when it last was."""
+    """Whether a device is heard of, and when it last was.
+
+    `is_online` turns false when nothing has come for five minutes (a setting).
+    """
     return DeviceStatusOut.of(await runtime.devices.get(caller, device_id))
 
 
-@router.get("/{device_id}/keys", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/{device_id}/keys",
+    summary="List a device's keys",
+    responses=examples.KEYS | problems(401, 404, 422, 429, 503),
+)
 async def list_device_keys(device_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> KeysOut:
     """The live keys of a device, oldest first: two at most."""
     keys = await runtime.devices.keys(caller, device_id)
@@ -221,13 +283,19 @@ async def list_device_keys(device_id: Id, caller: CurrentUser, runtime: RuntimeD
 
 @router.post(
     "/{device_id}/keys",
+    summary="Give a device a new key",
     status_code=201,
-    responses=problems(400, 401, 404, 409, 415, 422, 429, 503),
+    responses=examples.NEW_KEY | problems(400, 401, 404, 409, 413, 415, 422, 429, 503),
+    openapi_extra=examples.ROTATION,
 )
 async def rotate_device_key(
     device_id: Id, caller: CurrentUser, runtime: RuntimeDep, body: KeyRotation | None = None
 ) -> NewKeyOut:
-    """Give a device a new key. The old one goes on for `overlap` seconds, a day if not said."""
+    """Give a device a new key; it is shown this once.
+
+    The old key goes on for `overlap` seconds, a day if not said, so that the device can be
+    given the new one meanwhile. A device has two live keys at most; a third is 409.
+    """
     rotation = body or KeyRotation()
     created = await runtime.devices.rotate_key(
         caller, device_id, rotation.expires_in, rotation.overlap
@@ -236,7 +304,10 @@ async def rotate_device_key(
 
 
 @router.delete(
-    "/{device_id}/keys/{key_id}", status_code=204, responses=problems(401, 404, 422, 429, 503)
+    "/{device_id}/keys/{key_id}",
+    summary="Revoke a key",
+    status_code=204,
+    responses=problems(401, 404, 422, 429, 503),
 )
 async def revoke_device_key(
     device_id: Id, key_id: Id, caller: CurrentUser, runtime: RuntimeDep

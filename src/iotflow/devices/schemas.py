@@ -76,14 +76,23 @@ class KeyRotation(Body):
 
 class DeviceListQuery(Query):
     status: DeviceStatus | None = None
-    device_type: str | None = None
+    device_type: Annotated[str | None, Field(examples=["climate"])] = None
     group_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
     label: Annotated[
         list[Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^:]+:"})]],
-        Field(max_length=8, description="key:value; repeat it for several labels"),
+        Field(
+            max_length=8,
+            description="key:value; repeat it for several labels",
+            examples=[["crop:tomato"]],
+        ),
     ] = Field(default_factory=list[str])
     q: Annotated[
-        str | None, Field(max_length=128, description="Part of a name, description or location")
+        str | None,
+        Field(
+            max_length=128,
+            description="Part of a name, description or location",
+            examples=["green"],
+        ),
     ] = None
     limit: Limit = 100
     cursor: Cursor = None

@@ -10,6 +10,8 @@ WallClock = Callable[[], float]
 
 system_clock: WallClock = time.time
 
+_FORGOTTEN_PER_CALL = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -54,11 +56,14 @@ class DeviceClock:
     """Gives points that came without a timestamp one that is unique for their device.
 
     Milliseconds in the process's lane that never repeat or go backwards for a
-    device. `capacity` bounds the devices remembered; one that was forgotten
-    starts above everything that was ever issued to the forgotten.
+    device. One that was forgotten starts above everything that was ever issued to
+    the forgotten. Those whose last one lies behind the clock are, after a second:
+    nothing is lost with them. Beyond `capacity` the longest silent one is, too.
     """
 
     MAX_AHEAD_MS = 1_000
+    # A clock that is set back by less makes no other device start ahead of it.
+    _KEPT_MS = 1_000
 
     def __init__(
         self, lane: LaneSource, now: WallClock = system_clock, capacity: int = 100_000
@@ -68,6 +73,10 @@ class DeviceClock:
         self._capacity = capacity
         self._last_ms: OrderedDict[int, int] = OrderedDict()
         self._floor_ms = 0
+
+    def __len__(self) -> int:
+        """How many devices are remembered."""
+        return len(self._last_ms)
 
     def next_ms(self, device_id: int) -> int | None:
         """The next timestamp, or None where it would run over a second ahead of the clock."""
@@ -79,7 +88,14 @@ class DeviceClock:
             self._last_ms[device_id] = last_ms
             return None
         self._last_ms[device_id] = issued_ms
-        if len(self._last_ms) > self._capacity:
-            _, forgotten_ms = self._last_ms.popitem(last=False)
-            self._floor_ms = max(self._floor_ms, forgotten_ms)
+        self._forget(now_ms - self._KEPT_MS)
         return issued_ms
+
+    def _forget(self, past_ms: int) -> None:
+        """Forget those silent since `past_ms` that are next in turn, and whoever is too many."""
+        for _ in range(_FORGOTTEN_PER_CALL):
+            device_id, last_ms = next(iter(self._last_ms.items()))
+            if last_ms >= past_ms and len(self._last_ms) <= self._capacity:
+                return
+            del self._last_ms[device_id]
+            self._floor_ms = max(self._floor_ms, last_ms)

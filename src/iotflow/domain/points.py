@@ -26,7 +26,7 @@ VALUE_TYPES: dict[type, ValueType] = {
 }
 
 
-class Point(msgspec.Struct, frozen=True, gc=False):
+class Point(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One measurement at one time. (device, timestamp, measurement) identifies it.
 
     `timestamp_ms` is epoch milliseconds in UTC. `value` is a finite float, an
@@ -60,7 +60,7 @@ class DevicePoint(msgspec.Struct, frozen=True, gc=False):
     point: Point
 
 
-class Submission(msgspec.Struct, frozen=True, gc=False):
+class Submission(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Points of one device that are written together and share one write mark.
 
     `points` hold each (timestamp, measurement) once and at least one point.

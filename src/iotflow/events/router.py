@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from iotflow.domain.events import Event
 from iotflow.domain.times import format_ms
+from iotflow.events import examples
 from iotflow.events.schemas import EventParameters, EventsOut
 from iotflow.http.authentication import CurrentUser
 from iotflow.http.paths import API
@@ -18,7 +19,12 @@ from iotflow.telemetry.ranges import resolve_range
 router = APIRouter(prefix=f"{API}/events", tags=["events"])
 
 
-@router.get("", response_model=EventsOut, responses=problems(401, 403, 404, 422, 429, 503))
+@router.get(
+    "",
+    summary="Look back on what happened",
+    response_model=EventsOut,
+    responses=examples.EVENTS | problems(401, 403, 404, 422, 429, 503),
+)
 async def list_events(
     query: Annotated[EventParameters, Query()], caller: CurrentUser, runtime: RuntimeDep
 ) -> Response:

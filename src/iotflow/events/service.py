@@ -5,17 +5,15 @@ import msgspec
 from iotflow.devices.service import Devices
 from iotflow.domain.callers import UserCaller
 from iotflow.domain.events import Event
-from iotflow.observability.metrics import Metrics
 from iotflow.stores.events.protocol import EventQuery, EventStore
 
 
 class Events:
     """The event log as its readers see it."""
 
-    def __init__(self, store: EventStore, devices: Devices, metrics: Metrics) -> None:
+    def __init__(self, store: EventStore, devices: Devices) -> None:
         self._store = store
         self._devices = devices
-        self._latency = metrics.store("events", "query")
 
     async def page(self, caller: UserCaller, query: EventQuery) -> tuple[list[Event], bool]:
         """One page of what the caller may see, and whether there is more.
@@ -33,5 +31,4 @@ class Events:
             await self._devices.require_readable(caller, [query.device_id])
         if query.user_id is None and not (caller.is_admin and query.device_id is not None):
             query = msgspec.structs.replace(query, user_id=caller.user.id)
-        with self._latency.timed():
-            return await self._store.query(query)
+        return await self._store.query(query)

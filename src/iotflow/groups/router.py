@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
+from iotflow.devices import examples as device_examples
 from iotflow.devices.schemas import DeviceOut, DevicesOut
 from iotflow.domain.groups import Membership
 from iotflow.errors import NotFoundError
+from iotflow.groups import examples
 from iotflow.groups.schemas import (
     GroupBody,
     GroupMember,
@@ -28,14 +30,20 @@ router = APIRouter(prefix=f"{API}/groups", tags=["groups"])
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
-@router.post("", status_code=201, responses=problems(400, 401, 409, 415, 422, 429, 503))
+@router.post(
+    "",
+    summary="Create a group",
+    status_code=201,
+    responses=examples.CREATED | problems(400, 401, 409, 413, 415, 422, 429, 503),
+    openapi_extra=examples.NEW_GROUP,
+)
 async def create_group(body: GroupBody, caller: CurrentUser, runtime: RuntimeDep) -> GroupOut:
-    """Create a group."""
+    """Create a group: a named collection of one's own devices, for lists and latest values."""
     new = NewGroup(caller.user.id, body.name, body.description, body.color)
     return GroupOut.of(await runtime.groups.create(new))
 
 
-@router.get("", responses=problems(401, 422, 429, 503))
+@router.get("", summary="List groups", responses=examples.GROUPS | problems(401, 422, 429, 503))
 async def list_groups(
     query: Annotated[PageQuery, Query()], caller: CurrentUser, runtime: RuntimeDep
 ) -> GroupsOut:
@@ -49,13 +57,22 @@ async def list_groups(
     return GroupsOut(items=[GroupOut.of(group) for group in groups], next_cursor=cursor)
 
 
-@router.get("/{group_id}", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/{group_id}",
+    summary="Get a group",
+    responses=examples.GROUP | problems(401, 404, 422, 429, 503),
+)
 async def get_group(group_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> GroupOut:
     """A group and how many devices it has."""
     return GroupOut.of(await runtime.groups.of(caller, group_id))
 
 
-@router.put("/{group_id}", responses=problems(400, 401, 404, 415, 422, 429, 503))
+@router.put(
+    "/{group_id}",
+    summary="Change a group",
+    responses=examples.GROUP | problems(400, 401, 404, 413, 415, 422, 429, 503),
+    openapi_extra=examples.REPLACED,
+)
 async def replace_group(
     group_id: Id, body: GroupBody, caller: CurrentUser, runtime: RuntimeDep
 ) -> GroupOut:
@@ -66,14 +83,23 @@ async def replace_group(
     return GroupOut.of(replaced)
 
 
-@router.delete("/{group_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
+@router.delete(
+    "/{group_id}",
+    summary="Delete a group",
+    status_code=204,
+    responses=problems(401, 404, 422, 429, 503),
+)
 async def delete_group(group_id: Id, caller: CurrentUser, runtime: RuntimeDep) -> Response:
     """Delete a group. Its devices stay."""
     await runtime.groups.delete(caller, group_id)
     return Response(status_code=204)
 
 
-@router.get("/{group_id}/devices", responses=problems(401, 404, 422, 429, 503))
+@router.get(
+    "/{group_id}/devices",
+    summary="List a group's devices",
+    responses=device_examples.DEVICES | problems(401, 404, 422, 429, 503),
+)
 async def list_group_devices(
     group_id: Id,
     query: Annotated[PageQuery, Query()],
@@ -93,11 +119,18 @@ async def list_group_devices(
 
 @router.post(
     "/{group_id}/devices",
+    summary="Add a device to a group",
     status_code=201,
     responses={
-        200: {"model": MembershipOut, "description": "It is in the group already"},
-        **problems(400, 401, 404, 415, 422, 429, 503),
+        **examples.ADDED,
+        200: {
+            **examples.ALREADY[200],
+            "model": MembershipOut,
+            "description": "It is in the group already",
+        },
+        **problems(400, 401, 404, 413, 415, 422, 429, 503),
     },
+    openapi_extra=examples.MEMBER,
 )
 async def add_group_device(
     group_id: Id, body: GroupMember, caller: CurrentUser, runtime: RuntimeDep, response: Response
@@ -114,10 +147,17 @@ async def add_group_device(
 
 @router.post(
     "/{group_id}/devices/bulk",
+    summary="Add many devices to a group",
     responses={
-        207: {"model": MembershipsOut, "description": "Some of the devices do not exist"},
-        **problems(400, 401, 404, 415, 422, 429, 503),
+        **examples.ALL_ADDED,
+        207: {
+            **examples.SOME_ADDED[207],
+            "model": MembershipsOut,
+            "description": "Some of the devices do not exist",
+        },
+        **problems(400, 401, 404, 413, 415, 422, 429, 503),
     },
+    openapi_extra=examples.MEMBERS,
 )
 async def add_group_devices(
     group_id: Id, body: GroupMembers, caller: CurrentUser, runtime: RuntimeDep, response: Response
@@ -136,6 +176,7 @@ async def add_group_devices(
 
 @router.delete(
     "/{group_id}/devices/{device_id}",
+    summary="Take a device out of a group",
     status_code=204,
     responses=problems(401, 404, 422, 429, 503),
 )

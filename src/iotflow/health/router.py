@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from iotflow import __version__
 from iotflow.errors import NotAuthenticatedError
+from iotflow.health import examples
 from iotflow.health.service import Database, Health, Status
 from iotflow.http.authentication import bearer_token
 from iotflow.http.paths import API
@@ -91,7 +92,7 @@ class HealthParameters(QueryModel):
     detailed: bool = False
 
 
-@router.get("/")
+@router.get("/", summary="What is this?", responses=examples.SERVICE | problems(503))
 async def service() -> ServiceOut:
     """What this is, and where to go from here."""
     links = {
@@ -106,7 +107,19 @@ async def service() -> ServiceOut:
     return ServiceOut(name="IoTFlow", version=__version__, links=links)
 
 
-@router.get("/health", response_model_exclude_unset=True)
+@router.get(
+    "/health",
+    summary="Is it well?",
+    response_model_exclude_unset=True,
+    responses={
+        **examples.HEALTH,
+        503: {
+            **examples.UNHEALTHY[503],
+            "model": HealthOut,
+            "description": "It cannot serve devices",
+        },
+    },
+)
 async def health(
     query: Annotated[HealthParameters, Query()], runtime: RuntimeDep, response: Response
 ) -> HealthOut:
@@ -129,13 +142,20 @@ async def health(
     )
 
 
-@router.get("/health/live")
+@router.get("/health/live", summary="Does the process run?", responses=examples.LIVE)
 async def live() -> LiveOut:
     """Answers while the process runs: for a liveness probe."""
     return LiveOut()
 
 
-@router.get("/health/ready", responses={503: {"model": ReadyOut}})
+@router.get(
+    "/health/ready",
+    summary="Should requests come here?",
+    responses={
+        **examples.READY,
+        503: {**examples.NOT_READY[503], "model": ReadyOut, "description": "Not now, and why"},
+    },
+)
 async def ready(runtime: RuntimeDep, response: Response) -> ReadyOut:
     """Whether requests should be sent here, and if not, why: for a readiness probe."""
     reasons = runtime.health.not_ready_because()
@@ -143,7 +163,9 @@ async def ready(runtime: RuntimeDep, response: Response) -> ReadyOut:
     return ReadyOut(status="not_ready" if reasons else "ready", reasons=reasons)
 
 
-@router.get("/status")
+@router.get(
+    "/status", summary="Service and stores at a glance", responses=examples.STATUS | problems(503)
+)
 async def status(runtime: RuntimeDep) -> ServiceStatusOut:
     """The service and its stores at a glance."""
     return ServiceStatusOut(
@@ -157,11 +179,22 @@ async def status(runtime: RuntimeDep) -> ServiceStatusOut:
 
 @router.get(
     "/metrics",
+    summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401)},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {
+                    **examples.METRICS[200]["content"]["text/plain"],
+                    "schema": {"type": "string"},
+                }
+            }
+        },
+        **problems(401),
+    },
 )
 async def metrics(request: Request, runtime: RuntimeDep) -> Response:
-    """Metrics in Prometheus' text format."""
+    """Metrics in Prometheus' text format. A setting can ask for a token, sent as a bearer."""
     token = runtime.settings.metrics.token
     if token is not None:
         sent = request.headers.get("authorization", "")
@@ -175,8 +208,10 @@ async def metrics(request: Request, runtime: RuntimeDep) -> Response:
 
 @telemetry_router.get(
     "/status",
+    summary="The stores by their roles",
     response_model_exclude_unset=True,
     openapi_extra={"security": [{}, {"Bearer": []}]},
+    responses=examples.TELEMETRY_STATUS,
 )
 async def telemetry_status(request: Request, runtime: RuntimeDep) -> StatusOut:
     """The stores by their roles. Admins also see how fast each answers."""

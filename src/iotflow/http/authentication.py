@@ -7,11 +7,17 @@ the operation's rule (http/authorisation.py).
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import (
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBearer,
+    OAuth2PasswordBearer,
+)
 
 from iotflow.domain.callers import Caller, DeviceCaller, UserCaller
 from iotflow.errors import NotAllowedError
 from iotflow.http.authorisation import admit
+from iotflow.http.paths import TOKEN
 from iotflow.http.runtime import RuntimeDep
 from iotflow.runtime import Runtime
 
@@ -28,12 +34,30 @@ _bearer = HTTPBearer(
     ),
     auto_error=False,
 )
+_sign_in = OAuth2PasswordBearer(
+    tokenUrl=TOKEN,
+    refreshUrl=TOKEN,
+    scheme_name="SignIn",
+    description=(
+        "Sign in with username (or e-mail address) and password. Client id and secret stay empty."
+    ),
+    auto_error=False,
+)
 
 device_key_scheme = Depends(_device_key)
 """For routes that read the key themselves: it puts the scheme into the OpenAPI document."""
 
+
+async def _token(
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _: Annotated[str | None, Depends(_sign_in)],
+) -> str | None:
+    """One header, and two ways in which the document says how to come by what is in it."""
+    return None if bearer is None else bearer.credentials
+
+
 Key = Annotated[str | None, Depends(_device_key)]
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Token = Annotated[str | None, Depends(_token)]
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -42,9 +66,9 @@ def bearer_token(authorization: str | None) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-async def current_user(request: Request, runtime: RuntimeDep, bearer: Bearer) -> UserCaller:
+async def current_user(request: Request, runtime: RuntimeDep, token: Token) -> UserCaller:
     """A dependency: the user whom the operation's rule admits."""
-    caller = await _admitted(request, runtime, bearer, None)
+    caller = await _admitted(request, runtime, token, None)
     if not isinstance(caller, UserCaller):
         raise NotAllowedError("A device cannot do this; its owner can.")
     return caller
@@ -58,18 +82,17 @@ async def current_device(request: Request, runtime: RuntimeDep, key: Key) -> Dev
     return caller
 
 
-async def current_caller(request: Request, runtime: RuntimeDep, bearer: Bearer, key: Key) -> Caller:
+async def current_caller(request: Request, runtime: RuntimeDep, token: Token, key: Key) -> Caller:
     """A dependency: the user or device that the operation's rule admits."""
-    return await _admitted(request, runtime, bearer, key)
+    return await _admitted(request, runtime, token, key)
 
 
 async def _admitted(
     request: Request,
     runtime: Runtime,
-    bearer: HTTPAuthorizationCredentials | None,
+    token: str | None,
     key: str | None,
 ) -> Caller:
-    token = None if bearer is None else bearer.credentials
     operation: str = request.scope["route"].name
     return await admit(runtime, operation, token, key, request.path_params)
 

@@ -58,6 +58,7 @@ RULES: dict[str, Rule] = {
     # accounts
     "register": _PUBLIC,
     "login": _PUBLIC,
+    "issue_token": _PUBLIC,
     "refresh": _PUBLIC,
     "logout": _PUBLIC,
     "change_password": _WRITE,
@@ -80,6 +81,9 @@ RULES: dict[str, Rule] = {
     "admin_set_device_status": _ADMIN_WRITE,
     "admin_stats": _ADMIN_READ,
     "create_invitation": _ADMIN_WRITE,
+    "begin_replay": _ADMIN_WRITE,
+    "begin_verification": _ADMIN_WRITE,
+    "begin_warming": _ADMIN_WRITE,
     # devices, for their owners
     "register_device": _WRITE,
     "register_devices": _WRITE,
@@ -111,6 +115,7 @@ RULES: dict[str, Rule] = {
     "add_group_device": _WRITE,
     "add_group_devices": _WRITE,
     "remove_group_device": _WRITE,
+    "list_jobs": _READ,
     "get_job": _READ,
     # telemetry
     "submit_telemetry": _DEVICE_WRITE,

@@ -6,6 +6,7 @@ hot route is declared to the framework too, for the OpenAPI document (docs/decis
 requests that a hot handler leaves alone, odd ones with errors to explain, are answered there.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter, time
 from typing import NamedTuple
@@ -16,8 +17,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iotflow.errors import IoTFlowError
+from iotflow.http.admission import Admission, NoRoomError
+from iotflow.http.answers import send_answer
 from iotflow.http.problems import MEDIA_TYPE, Problem, problem_of, unexpected_problem
 from iotflow.http.requests import request_id
+from iotflow.http.security import SecurityHeaders
 from iotflow.limits.standing import Standings, current_standings
 from iotflow.observability.metrics import Metrics, RouteMetrics
 from iotflow.runtime import Runtime
@@ -110,10 +114,20 @@ class _Template(NamedTuple):
 
 
 class HotRoutes:
-    """An ASGI app that answers `routes` itself and passes everything else on."""
+    """An ASGI app that answers `routes` itself and passes everything else on, of what
+    `admission` lets in."""
 
-    def __init__(self, app: ASGIApp, routes: tuple[HotRoute, ...], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: tuple[HotRoute, ...],
+        metrics: Metrics,
+        security: SecurityHeaders,
+        admission: Admission,
+    ) -> None:
         self._app = app
+        self._admission = admission
+        self._security = security
         self._metrics = metrics
         self._exact: dict[tuple[str, str], _Matched] = {}
         self._templates: list[_Template] = []
@@ -127,11 +141,27 @@ class HotRoutes:
                 self._exact[route.method, route.path] = found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        slot = self._admission.enter(scope, receive)
+        if slot is None:
+            await self._admission.refuse(scope, send)
+            return
+        try:
             found = self._match(scope["method"], scope["path"])
-            if found is not None and await self._answer(found, scope, receive, send):
-                return
-        await self._app(scope, receive, send)
+            if found is None or not await self._answer(found, scope, slot.receive, send):
+                await self._app(scope, slot.receive, slot.sending(send))
+        except NoRoomError:
+            await self._admission.refuse_late(scope, send)
+        except asyncio.CancelledError:
+            # The service stops, and has waited for long enough.
+            self._metrics.cut_off += 1
+            if slot.has_begun:
+                raise
+            await self._admission.break_off(scope, send)
+        finally:
+            slot.leave()
 
     def _match(self, method: str, path: str) -> _Matched | None:
         found = self._exact.get((method, path))
@@ -158,21 +188,15 @@ class HotRoutes:
             self._metrics.in_flight -= 1
         if answer is None:
             return False
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [
-                    (b"content-type", answer.content_type),
-                    (b"content-length", str(len(answer.body)).encode("ascii")),
-                    (b"x-request-id", identifier.encode("ascii")),
-                    *answer.headers,
-                    # A refusal tells of its own policy.
-                    *(standings.headers(time()) if answer.status != 429 else ()),
-                ],
-            }
+        headers = (
+            (b"content-type", answer.content_type),
+            (b"x-request-id", identifier.encode("ascii")),
+            *self._security.of_data(scope),
+            *answer.headers,
+            # A refusal tells of its own policy.
+            *(standings.headers(time()) if answer.status != 429 else ()),
         )
-        await send({"type": "http.response.body", "body": answer.body})
+        await send_answer(send, answer.status, headers, answer.body)
         found.metrics.observe(answer.status, perf_counter() - began)
         return True
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iotflow.http.bodies import too_large
 from iotflow.http.problems import problem_of, problem_response, unexpected_problem
 from iotflow.http.requests import declared_length, request_id
+from iotflow.http.security import SecurityHeaders
 from iotflow.limits.standing import Standings, current_standings
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import LogSettings
@@ -47,13 +48,17 @@ class LimitBody:
 
 
 class Observe:
-    """Gives each request an id, counts and times it by route, logs it, and tells its limits.
+    """Gives each request an id and its answer the security headers, counts and times it by route,
+    logs it, and tells its limits.
 
     An exception that nothing else turned into an answer is logged and becomes a 500.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: LogSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, log: LogSettings, security: SecurityHeaders
+    ) -> None:
         self._app = app
+        self._security = security
         self._metrics = metrics
         self._log_from = {"all": 0, "errors": 500, "off": 1000}[log.access]
 
@@ -74,6 +79,7 @@ class Observe:
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],
+                    *self._security.missing(scope, message["headers"]),
                     (b"x-request-id", identifier.encode("ascii")),
                     # A refusal tells of its own policy.
                     *(standings.headers(time()) if status != 429 else ()),
@@ -92,7 +98,8 @@ class Observe:
                 await response(scope, receive, send_observed)
             finally:
                 self._metrics.in_flight -= 1
-                self._observe(scope, status, perf_counter() - began)
+                if status:  # what was given up is answered, and counted, outside of here
+                    self._observe(scope, status, perf_counter() - began)
 
     def _observe(self, scope: Scope, status: int, duration_s: float) -> None:
         template = _template(scope)

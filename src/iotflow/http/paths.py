@@ -1,3 +1,4 @@
 """Where the API lies."""
 
 API = "/api/v1"
+TOKEN = f"{API}/auth/token"

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from iotflow import errors
 from iotflow.errors import FieldError, IoTFlowError
 from iotflow.http.methods import Methods
+from iotflow.http.phrases import PHRASES
+from iotflow.http.schemas import NO_NUL
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -27,12 +29,13 @@ STATUS: dict[type[IoTFlowError], int] = {
     errors.TooLargeError: 413,
     errors.UnsupportedMediaError: 415,
     errors.InvalidInputError: 422,
+    errors.TokenRequestError: 400,
     errors.RateLimitedError: 429,
     errors.StoreUnavailableError: 503,
     errors.OverloadedError: 503,
 }
 
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _DETAILS = {
     404: "There is nothing at this address. See /docs for what there is.",
     405: "This address does not take this method. See /docs for what it takes.",
@@ -56,7 +59,7 @@ class Problem(msgspec.Struct):
     def body(self, request_id: str) -> bytes:
         document: dict[str, Any] = {
             "type": f"urn:iotflow:problem:{self.code}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": PHRASES[self.status],
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
@@ -128,6 +131,9 @@ def install(app: FastAPI) -> None:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = methods.of(request.url.path) or ""
             return problem_response(request, _method_not_allowed(allowed))
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            # All that the framework says so of is a body: not UTF-8, say, or nested too deep.
+            return problem_response(request, problem_of(_not_json()))
         problem = _framework_problem(error.status_code, error.headers or {})
         return problem_response(request, problem)
 
@@ -142,7 +148,7 @@ def install(app: FastAPI) -> None:
 
 
 def _framework_problem(status: int, headers: Mapping[str, str]) -> Problem:
-    detail = _DETAILS.get(status, HTTPStatus(status).phrase)
+    detail = _DETAILS.get(status, PHRASES[status])
     return Problem(status, _CODES.get(status, "http_error"), detail, headers=headers)
 
 
@@ -153,13 +159,17 @@ def _method_not_allowed(allowed: str) -> Problem:
 def _invalid_input(request: Request, error: RequestValidationError) -> IoTFlowError:
     found = error.errors()
     if any(each["type"] == "json_invalid" for each in found):
-        return errors.UnreadableBodyError("The body is not valid JSON. Send UTF-8 encoded JSON.")
+        return _not_json()
     if any(tuple(each["loc"]) == ("body",) for each in found) and not _is_json(request):
         return errors.UnsupportedMediaError("Send the body as Content-Type: application/json.")
     fields = tuple(field_error(each) for each in found)
     return errors.InvalidInputError(
         "; ".join(f"{each.field}: {each.message}" for each in fields[:3]), errors=fields
     )
+
+
+def _not_json() -> IoTFlowError:
+    return errors.UnreadableBodyError("The body is not valid JSON. Send UTF-8 encoded JSON.")
 
 
 def _is_json(request: Request) -> bool:
@@ -175,4 +185,6 @@ def field_error(found: Mapping[str, Any]) -> FieldError:
     if found["type"] == "extra_forbidden":
         what = "parameter" if location[0] == "query" else "field"
         return FieldError(field, "unknown_field", f"There is no such {what}. Leave it out.")
+    if found.get("ctx", {}).get("pattern") == NO_NUL:
+        return FieldError(field, "nul_character", "NUL characters cannot be stored.")
     return FieldError(field, found["type"], found["msg"].removeprefix("Value error, "))

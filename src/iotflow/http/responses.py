@@ -1,10 +1,10 @@
 """Error answers as OpenAPI lists them."""
 
-from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from iotflow.http.phrases import PHRASES
 from iotflow.http.problems import MEDIA_TYPE
 
 
@@ -26,7 +26,7 @@ class ProblemDocument(BaseModel):
     errors: list[FieldProblem] = Field(default_factory=list[FieldProblem])
 
 
-_SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
+REFERENCE = "#/components/schemas/{model}"
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _RATE_LIMIT = {
     "RateLimit-Policy": {
@@ -42,15 +42,21 @@ _RATE_LIMIT = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route for the statuses that it may answer with an error."""
-    return {status: _answer(status) for status in statuses}
+def problems(
+    *statuses: int, model: type[ProblemDocument] = ProblemDocument
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for the statuses that it may answer with an error.
+
+    A `model` of a feature's own has to be among those that the application documents.
+    """
+    return {status: _answer(status, model) for status in statuses}
 
 
-def _answer(status: int) -> dict[str, Any]:
+def _answer(status: int, model: type[ProblemDocument]) -> dict[str, Any]:
+    schema = {"$ref": REFERENCE.format(model=model.__name__)}
     answer: dict[str, Any] = {
-        "description": HTTPStatus(status).phrase,
-        "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
+        "description": PHRASES[status],
+        "content": {MEDIA_TYPE: {"schema": schema}},
     }
     if status in (429, 503):
         answer["headers"] = _RETRY_AFTER | (_RATE_LIMIT if status == 429 else {})

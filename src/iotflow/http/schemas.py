@@ -4,12 +4,11 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     PlainSerializer,
+    StringConstraints,
     WithJsonSchema,
 )
 
@@ -50,13 +49,6 @@ WHOLE = BeforeValidator(_whole)
 """For an integer in a strict body, which may be written with a fraction of zero."""
 
 
-def _printable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("NUL characters cannot be stored")
-    return text
-
-
-Text = Annotated[
-    str, AfterValidator(_printable), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
-]
+NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
 """Text that every store can keep."""

@@ -11,7 +11,7 @@ from iotflow.domain.devices import Device
 from iotflow.domain.events import Event
 from iotflow.domain.jobs import Job
 from iotflow.errors import NotFoundError
-from iotflow.stores.registry.protocol import Registry
+from iotflow.stores.registry.protocol import JobQuery, Registry
 
 _DIGESTS_AT_ONCE = 1_000
 
@@ -59,6 +59,10 @@ class Jobs:
         if job is None or not caller.may_act_for(job.requested_by):
             raise NotFoundError("There is no such job.")
         return job
+
+    async def page(self, query: JobQuery) -> tuple[list[Job], bool]:
+        """One page, and whether there is more. Whose jobs may be seen, the query says."""
+        return await self._registry.jobs(query)
 
     async def delete_device(
         self, caller: UserCaller, device: Device, unchanged_since: datetime | None = None

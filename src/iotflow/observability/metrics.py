@@ -5,7 +5,7 @@ an increment is an addition to an attribute or a list; a collector reads them wh
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -23,6 +23,8 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from iotflow.observability.slow import SlowCalls
 
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -64,6 +66,25 @@ class Latencies:
         return buckets
 
 
+class StoreLatencies(Latencies):
+    """Durations of one operation on a store; slow ones are told to `slow`."""
+
+    __slots__ = ("_operation", "_slow", "_store")
+
+    def __init__(self, store: str, operation: str, slow: SlowCalls) -> None:
+        super().__init__()
+        self._store = store
+        self._operation = operation
+        self._slow = slow
+
+    def observe(self, duration_s: float) -> None:
+        # As above, without a call of it: this runs for each store call of each request.
+        self.counts[bisect_left(LATENCY_BUCKETS_S, duration_s)] += 1
+        self.total_s += duration_s
+        if duration_s >= self._slow.threshold_s:
+            self._slow.note(self._store, self._operation, duration_s)
+
+
 class RouteMetrics:
     """Rate, errors and duration of one route."""
 
@@ -79,13 +100,19 @@ class RouteMetrics:
 
 
 class Metrics(Collector):
-    """All metrics of one process. `sources` are asked at each scrape."""
+    """All metrics of one process. `sources` are asked at each scrape.
 
-    def __init__(self) -> None:
+    Store calls of `slow_s` and longer are logged; by default none is.
+    """
+
+    def __init__(self, slow_s: float = float("inf")) -> None:
+        self._slow = SlowCalls(slow_s)
         self._routes: dict[tuple[str, str], RouteMetrics] = {}
-        self._stores: dict[tuple[str, str], Latencies] = {}
+        self._stores: dict[tuple[str, str], StoreLatencies] = {}
         self._sources: list[Source] = []
         self.in_flight = 0
+        # Requests that a stop did not wait for any longer.
+        self.cut_off = 0
         self.points_accepted = 0
         self.points_rejected = 0
         self._registry = CollectorRegistry(auto_describe=False)
@@ -99,7 +126,10 @@ class Metrics(Collector):
 
     def store(self, role: str, operation: str) -> Latencies:
         """The latencies of one operation on a store."""
-        return self._stores.setdefault((role, operation), Latencies())
+        found = self._stores.get((role, operation))
+        if found is None:
+            found = self._stores[role, operation] = StoreLatencies(role, operation, self._slow)
+        return found
 
     def add_source(self, source: Source) -> None:
         self._sources.append(source)
@@ -113,6 +143,7 @@ class Metrics(Collector):
         yield self._histogram(
             "iotflow_store_seconds", "Duration of store calls", ["store", "operation"], self._stores
         )
+        yield from self._slow.metrics()
         points = CounterMetricFamily("iotflow_points", "Measurements sent", labels=["verdict"])
         points.add_metric(["accepted"], self.points_accepted)
         points.add_metric(["rejected"], self.points_rejected)
@@ -136,7 +167,7 @@ class Metrics(Collector):
 
     @staticmethod
     def _histogram(
-        name: str, help_text: str, labels: list[str], series: dict[tuple[str, str], Latencies]
+        name: str, help_text: str, labels: list[str], series: Mapping[tuple[str, str], Latencies]
     ) -> Metric:
         family = HistogramMetricFamily(name, help_text, labels=labels)
         for key, latencies in series.items():

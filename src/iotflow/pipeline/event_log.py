@@ -7,7 +7,6 @@ import structlog
 
 from iotflow.domain.events import Event
 from iotflow.errors import StoreUnavailableError
-from iotflow.observability.metrics import Latencies
 from iotflow.pipeline.backoff import Backoff, pause
 from iotflow.pipeline.queue import BoundedQueue, closed_by
 from iotflow.stores.events.protocol import EventStore
@@ -16,6 +15,7 @@ _log = structlog.get_logger(__name__)
 
 # A batch that has failed so often in ways nobody foresaw is searched for the event at fault.
 _CRASHES_BEFORE_SEARCH = 3
+_LONGEST_PAUSE_S = 5.0
 
 
 class EventLogWorker:
@@ -38,7 +38,6 @@ class EventLogWorker:
         batch: int = 500,
         linger_s: float = 0.2,
         backoff: Backoff | None = None,
-        latencies: Latencies | None = None,
     ) -> None:
         self.written = 0
         self.failed_attempts = 0
@@ -48,11 +47,20 @@ class EventLogWorker:
         self._store = store
         self._batch_size = batch
         self._linger_s = linger_s
-        self._backoff = backoff or Backoff()
-        self._latencies = latencies or Latencies()
+        # While the store is away more is dropped: its return must not be noticed late.
+        self._backoff = backoff or Backoff(cap_s=_LONGEST_PAUSE_S)
         self._batch: Sequence[Event] = ()
         self._crashes = 0
         self._away = False
+
+    @property
+    def unwritten(self) -> int:
+        """Events that wait; after the end, those that never were written."""
+        return len(self._batch) + self._queue.depth
+
+    def waiting(self) -> list[Event]:
+        """Those events; some of them may have been written without an answer."""
+        return [*self._batch, *self._queue.waiting()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """A supervised worker."""
@@ -86,8 +94,7 @@ class EventLogWorker:
 
     async def _append(self, batch: Sequence[Event]) -> None:
         try:
-            with self._latencies.timed():
-                await self._store.append(batch)
+            await self._store.append(batch)
         except StoreUnavailableError:
             raise
         except Exception as error:
@@ -135,6 +142,6 @@ class EventLogWorker:
             _log.info("event_store_back", dropped=self._queue.dropped)
 
     def _tell_lost(self) -> None:
-        self.lost_at_stop = len(self._batch) + self._queue.depth
+        self.lost_at_stop = self.unwritten
         if self.lost_at_stop:
             _log.warning("events_lost_at_stop", events=self.lost_at_stop)

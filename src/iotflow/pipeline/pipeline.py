@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from iotflow.domain.events import Event
-from iotflow.observability.metrics import Metrics, labelled
+from iotflow.observability.metrics import labelled
 from iotflow.pipeline.event_log import EventLogWorker
 from iotflow.pipeline.last_seen import LastSeenWorker
 from iotflow.pipeline.queue import BoundedQueue
@@ -14,20 +14,22 @@ from iotflow.stores.events.protocol import EventStore
 
 
 class Pipeline:
-    """Takes what a request leaves to be done, without waiting; workers do it."""
+    """Takes what a request leaves to be done, without waiting; workers do it.
+
+    `lost_event` is told every event that the store will not get.
+    """
 
     def __init__(
         self,
         events: EventStore,
         note_seen: Callable[[Mapping[int, int]], Awaitable[None]],
-        metrics: Metrics,
         *,
         event_capacity: int,
+        lost_event: Callable[[Event], None],
     ) -> None:
-        self._events: BoundedQueue[Event] = BoundedQueue("events", event_capacity)
-        self._event_log = EventLogWorker(
-            self._events, events, latencies=metrics.store("events", "append")
-        )
+        self._events: BoundedQueue[Event] = BoundedQueue("events", event_capacity, lost_event)
+        self._event_log = EventLogWorker(self._events, events)
+        self._lost_event = lost_event
         self._last_seen = LastSeenWorker(note_seen)
 
     def start(self, supervisor: Supervisor) -> None:
@@ -47,6 +49,16 @@ class Pipeline:
         """A submission is durable."""
         self._events.put_nowait(event)
         self._last_seen.note(key_id, event.timestamp_ms)
+
+    @property
+    def unwritten_events(self) -> int:
+        """Events that the store does not have yet; telemetry can make them again."""
+        return self._event_log.unwritten
+
+    def tell_unwritten(self) -> None:
+        """Once the workers have ended, or were given up: what they leave is lost."""
+        for event in self._event_log.waiting():
+            self._lost_event(event)
 
     def queues(self) -> list[tuple[str, int, int]]:
         """Name, depth and how many were dropped, of each consumer's queue."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -12,14 +12,18 @@ T = TypeVar("T")
 class BoundedQueue(Generic[T]):
     """At most `capacity` items for one reader. Full, it drops the oldest and counts it.
 
-    `accepted` counts every item put, `dropped` those that were lost, here or after `close`.
+    `accepted` counts every item put, `dropped` those that were lost, here or after `close`;
+    `on_drop` is told each of them, and must not raise.
     """
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(
+        self, name: str, capacity: int, on_drop: Callable[[T], None] | None = None
+    ) -> None:
         self.name = name
         self.capacity = capacity
         self.accepted = 0
         self.dropped = 0
+        self._on_drop = on_drop
         self._items: deque[T] = deque()
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
@@ -33,16 +37,24 @@ class BoundedQueue(Generic[T]):
         """Put an item at the end; never waits, never raises."""
         items = self._items
         if self._closed:
-            self.dropped += 1
+            self._drop(item)
             return
         if len(items) >= self.capacity:
-            items.popleft()
-            self.dropped += 1
+            self._drop(items.popleft())
         items.append(item)
         self.accepted += 1
         # The reader is woken once it has what it wants, not for each item.
         if self._reader is not None and len(items) >= self._wanted:
             self._wake()
+
+    def waiting(self) -> list[T]:
+        """What is there, which stays there."""
+        return list(self._items)
+
+    def _drop(self, item: T) -> None:
+        self.dropped += 1
+        if self._on_drop is not None:
+            self._on_drop(item)
 
     async def get_batch(self, max_items: int, linger_s: float) -> list[T]:
         """Wait for a first item, then up to `linger_s` for as many as `max_items`.

@@ -5,41 +5,50 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from iotflow.accounts.authentication import BearerAuthenticator
 from iotflow.accounts.passwords import Passwords
 from iotflow.accounts.personal_tokens import PersonalTokens
 from iotflow.accounts.service import Accounts
-from iotflow.accounts.tokens import AccessTokens
 from iotflow.accounts.users import Users
 from iotflow.devices.authentication import KeyAuthenticator
 from iotflow.devices.configs import DeviceConfigs
 from iotflow.devices.service import Devices
-from iotflow.domain.clock import DeviceClock, WriteClock
 from iotflow.events.service import Events
 from iotflow.groups.service import Groups
 from iotflow.health.service import Health
 from iotflow.health.watch import StoreWatch
 from iotflow.http.pagination import Cursors
 from iotflow.jobs.service import Jobs
-from iotflow.jobs.worker import JobWorker
 from iotflow.limits.limiter import RateLimiter
+from iotflow.maintenance.lost_events import LostEvents
+from iotflow.maintenance.service import Maintenance
 from iotflow.observability.cache_metrics import cache_metrics
 from iotflow.observability.metrics import Metrics
 from iotflow.observability.siblings import Siblings
 from iotflow.pipeline.cache_epoch import CacheEpoch
-from iotflow.pipeline.lane import EMBEDDED, SHARED, LaneLease
+from iotflow.pipeline.lane import LaneLease
 from iotflow.pipeline.pipeline import Pipeline
+from iotflow.pipeline.store_statistics import StatisticsCollector, StoreStatistics
 from iotflow.pipeline.supervisor import Supervisor
-from iotflow.runtime.stores import Stores, create_stores, is_embedded
+from iotflow.runtime.features import (
+    Shared,
+    Work,
+    build_accounts,
+    build_devices,
+    build_latest,
+    build_telemetry,
+    build_work,
+)
+from iotflow.runtime.stores import Stores, create_stores, timed_stores
 from iotflow.settings import Settings
 from iotflow.stores.telemetry.protocol import TelemetryStore
 from iotflow.telemetry.aggregates import Aggregates
 from iotflow.telemetry.deletion import Deletion
 from iotflow.telemetry.ingest import Ingest
 from iotflow.telemetry.latest import LatestValues
-from iotflow.telemetry.names import MeasurementNames
 from iotflow.telemetry.ranges import RangeCursors
 
 # A store that does not come in this time is waited for in the background.
@@ -73,7 +82,8 @@ class Runtime:
     events: Events
     groups: Groups
     jobs: Jobs
-    job_worker: JobWorker
+    maintenance: Maintenance
+    lost_events: LostEvents
     ingest: Ingest
     latest: LatestValues
     aggregates: Aggregates
@@ -104,7 +114,7 @@ async def open_runtime(
         ConfigurationError: a setting that cannot work. A store that is down raises nothing.
     """
     async with AsyncExitStack() as stack:
-        stores = create_stores(settings)
+        stores = timed_stores(create_stores(settings), metrics)
         for store in (stores.registry, stores.events, stores.cache, stores.telemetry):
             stack.push_async_callback(store.close)
         passwords = Passwords()
@@ -112,10 +122,17 @@ async def open_runtime(
         siblings = Siblings(worker.directory, worker.name, metrics.families) if worker else None
         runtime = _build(settings, metrics, stores, passwords, siblings)
         runtime.supervisor.start()
+        # After the workers: what the event log could not write at the end is known then.
+        stack.push_async_callback(_note_lost_events, runtime)
         stack.push_async_callback(runtime.supervisor.stop, settings.pipeline.drain_s)
         await runtime.health.wait_for_first_attempts(_FIRST_ATTEMPT_S)
         yield runtime
         runtime.health.draining = True
+
+
+async def _note_lost_events(runtime: Runtime) -> None:
+    runtime.pipeline.tell_unwritten()
+    await runtime.lost_events.keep_last()
 
 
 def _build(
@@ -125,124 +142,49 @@ def _build(
     passwords: Passwords,
     siblings: Siblings | None,
 ) -> Runtime:
-    now = time.time
-    secret = settings.signing_secret()
-    alone = is_embedded(settings.store_url("registry"))
-    lane = LaneLease(stores.registry, EMBEDDED if alone else SHARED, now=now)
-    pipeline = Pipeline(
-        stores.events,
-        stores.registry.note_seen,
-        metrics,
-        event_capacity=settings.pipeline.event_queue,
-    )
-    limiter = RateLimiter(stores.cache, settings.rate_limits, now)
-    keys = KeyAuthenticator(stores.registry, stores.cache, stores.epoch, metrics, now)
-    names = MeasurementNames(stores.telemetry, settings.ingest.max_measurements)
-    write_clock = WriteClock(lane.lane, now)
-    cursors = Cursors(secret)
-    supervisor, watches = Supervisor(), _watches(stores)
-    devices = Devices(
-        stores.registry,
-        stores.cache,
-        keys,
-        online_s=settings.cache_ttl.online_s,
-        limit=settings.quotas.devices,
-        log_event=pipeline.log_event,
-        now=now,
-    )
-    job_worker = JobWorker(
-        stores.registry,
-        stores.telemetry,
-        stores.cache,
-        stores.events,
-        keys,
-        write_clock,
-        settle_s=settings.jobs.settle_s,
-        now=now,
-    )
-    access_tokens = AccessTokens(settings.token_secrets(), settings.tokens.access_s)
-    bearers = BearerAuthenticator(stores.registry, access_tokens, now)
+    shared, supervisor = Shared(settings, metrics, stores), Supervisor()
+    latest = build_latest(shared)
+    work = build_work(shared, latest)
+    accounts = build_accounts(shared, passwords, work.pipeline)
+    devices = build_devices(shared, work)
+    telemetry = build_telemetry(shared, work.pipeline)
+    cursors = Cursors(settings.signing_secret())
     runtime = Runtime(
         settings=settings,
         metrics=metrics,
         supervisor=supervisor,
         telemetry=stores.telemetry,
-        limiter=limiter,
-        keys=keys,
-        accounts=Accounts(
-            stores.registry,
-            passwords,
-            access_tokens,
-            bearers,
-            limiter,
-            registration=settings.accounts.registration,
-            refresh_lifetime_s=settings.tokens.refresh_s,
-            log_event=pipeline.log_event,
-            now=now,
-        ),
-        bearers=bearers,
-        tokens=PersonalTokens(
-            stores.registry,
-            bearers,
-            limit=settings.quotas.tokens,
-            log_event=pipeline.log_event,
-            now=now,
-        ),
-        users=Users(stores.registry, bearers, keys, log_event=pipeline.log_event, now=now),
-        devices=devices,
-        configs=DeviceConfigs(stores.registry, devices, log_event=pipeline.log_event, now=now),
-        events=Events(stores.events, devices, metrics),
-        groups=Groups(stores.registry, now, limit=settings.quotas.groups),
-        jobs=Jobs(
-            stores.registry,
-            keys,
-            wake=job_worker.wake,
-            gone=devices.forget_owners,
-            log_event=pipeline.log_event,
-            now=now,
-        ),
-        job_worker=job_worker,
-        ingest=Ingest(
-            stores.telemetry,
-            stores.cache,
-            limiter,
-            names,
-            metrics,
-            settings=settings.ingest,
-            write_clock=write_clock,
-            device_clock=DeviceClock(lane.lane, now),
-            submitted=pipeline.submitted,
-            now=now,
-        ),
-        latest=LatestValues(
-            stores.telemetry, stores.cache, metrics, lambda: watches["telemetry"].available
-        ),
-        aggregates=Aggregates(
-            stores.telemetry, settings.query.row_budget, settings.query.chart_row_budget
-        ),
-        deletion=Deletion(stores.telemetry, stores.cache, names, write_clock),
-        pipeline=pipeline,
-        health=Health(list(watches.values()), supervisor, lane),
+        limiter=shared.limiter,
+        keys=shared.keys,
+        accounts=accounts.accounts,
+        bearers=accounts.bearers,
+        tokens=accounts.tokens,
+        users=accounts.users,
+        devices=devices.devices,
+        configs=devices.configs,
+        events=Events(stores.events, devices.devices),
+        groups=Groups(stores.registry, shared.now, limit=settings.quotas.groups),
+        jobs=devices.jobs,
+        maintenance=work.maintenance_jobs,
+        lost_events=work.lost_events,
+        ingest=telemetry.ingest,
+        latest=latest,
+        aggregates=telemetry.aggregates,
+        deletion=telemetry.deletion,
+        pipeline=work.pipeline,
+        health=Health(list(shared.watches.values()), supervisor, shared.lane),
         cursors=cursors,
         range_cursors=RangeCursors(cursors),
         siblings=siblings,
         started_s=time.monotonic(),
     )
-    _add_workers(runtime, stores, lane)
+    _add_workers(runtime, stores, shared.lane, work)
+    _add_statistics(runtime, stores)
     _add_metrics(runtime, stores)
     return runtime
 
 
-def _watches(stores: Stores) -> dict[str, StoreWatch]:
-    return {
-        "registry": StoreWatch("registry", stores.registry),
-        "telemetry": StoreWatch("telemetry", stores.telemetry),
-        "cache": StoreWatch("cache", stores.cache),
-        "events": StoreWatch("events", stores.events),
-    }
-
-
-def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:
+def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease, work: Work) -> None:
     supervisor = runtime.supervisor
     for watch in runtime.health.watches:
         supervisor.add(f"watch_{watch.role}", watch.run)
@@ -250,15 +192,28 @@ def _add_workers(runtime: Runtime, stores: Stores, lane: LaneLease) -> None:
     supervisor.add("lane", lambda stop: _after_opening(registry, lane.keep, stop))
     cache = runtime.health.watch("cache")
     supervisor.add("revocations", lambda stop: _after_opening(cache, runtime.keys.listen, stop))
-    supervisor.add("jobs", runtime.job_worker.run)
+    supervisor.add("jobs", work.deletions.run)
+    supervisor.add("maintenance", work.maintenance.run)
+    supervisor.add("lost_events", work.lost_events.run)
     if isinstance(stores.epoch, CacheEpoch):
         stores.epoch.listeners.append(runtime.keys.forget_all)
         supervisor.add("cache_epoch", stores.epoch.follow)
-    for name, work in stores.cache.workers().items():
-        supervisor.add(name, work)
+    for name, run in stores.cache.workers().items():
+        supervisor.add(name, run)
     if runtime.siblings is not None:
         supervisor.add("metrics_socket", runtime.siblings.serve)
     runtime.pipeline.start(supervisor)
+
+
+def _add_statistics(runtime: Runtime, stores: Stores) -> None:
+    every_s = runtime.settings.metrics.stores_every_s
+    collector = StatisticsCollector(
+        [StoreStatistics(role, store, every_s) for role, store in stores.by_role().items()]
+    )
+    for each in collector.stores:
+        run = partial(_after_opening, runtime.health.watch(each.role), each.run)
+        runtime.supervisor.add(f"statistics_{each.role}", run)
+    runtime.metrics.add_source(collector.metrics)
 
 
 async def _after_opening(
@@ -278,6 +233,7 @@ async def _after_opening(
 
 def _add_metrics(runtime: Runtime, stores: Stores) -> None:
     runtime.metrics.add_source(runtime.pipeline.metrics)
+    runtime.metrics.add_source(runtime.lost_events.metrics)
     runtime.metrics.add_source(lambda: cache_metrics(stores.cache.counters, runtime.keys))
     runtime.metrics.add_source(runtime.health.metrics)
     runtime.metrics.add_source(runtime.limiter.metrics)

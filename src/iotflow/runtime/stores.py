@@ -3,13 +3,19 @@
 Nothing else imports an adapter, and an adapter's driver is imported only when its URL is used.
 """
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
+from iotflow.errors import ConfigurationError
+from iotflow.observability.metrics import Metrics
+from iotflow.observability.timing import timed
 from iotflow.pipeline.cache_epoch import CacheEpoch
-from iotflow.settings import Settings
+from iotflow.settings import PREFIX, SCHEMES, Role, Settings
 from iotflow.stores.cache.protocol import CacheStore, Epoch, FixedEpoch
 from iotflow.stores.cache.ttls import CacheTtls
 from iotflow.stores.events.protocol import EventStore
+from iotflow.stores.lifecycle import Store
 from iotflow.stores.registry.protocol import Registry
 from iotflow.stores.telemetry.protocol import TelemetryStore
 
@@ -24,6 +30,14 @@ class Stores:
     events: EventStore
     epoch: Epoch
 
+    def by_role(self) -> dict[str, Store]:
+        return {
+            "registry": self.registry,
+            "telemetry": self.telemetry,
+            "cache": self.cache,
+            "events": self.events,
+        }
+
 
 def is_embedded(url: str) -> bool:
     """Whether a store lives in this process and its files, so that no other may share it."""
@@ -31,16 +45,45 @@ def is_embedded(url: str) -> bool:
 
 
 def create_stores(settings: Settings) -> Stores:
-    """The stores that the settings name, not yet opened."""
-    registry = _create_registry(settings.store_url("registry"))
-    cache_url = settings.store_url("cache")
-    epoch = CacheEpoch(registry) if cache_url.startswith("redis") else FixedEpoch()
-    return Stores(
-        registry=registry,
-        telemetry=_create_telemetry(settings.store_url("telemetry")),
-        cache=_create_cache(cache_url, settings, epoch),
-        events=_create_events(settings.store_url("events"), settings.events.retention_s),
-        epoch=epoch,
+    """The stores that the settings name, not yet opened.
+
+    Raises:
+        ConfigurationError: a URL that cannot work; it names the setting.
+    """
+    urls = {role: settings.store_url(role) for role in SCHEMES}
+    with _naming("registry"):
+        registry = _create_registry(urls["registry"])
+    with _naming("telemetry"):
+        telemetry = _create_telemetry(urls["telemetry"])
+    with _naming("cache"):
+        epoch = CacheEpoch(registry) if urls["cache"].startswith("redis") else FixedEpoch()
+        cache = _create_cache(urls["cache"], settings, epoch)
+    return Stores(registry, telemetry, cache, create_event_store(settings), epoch)
+
+
+def create_event_store(settings: Settings) -> EventStore:
+    """The event store alone, not yet opened. Raises ConfigurationError as `create_stores`."""
+    with _naming("events"):
+        return _create_events(settings.store_url("events"), settings.events.retention_s)
+
+
+@contextmanager
+def _naming(role: Role) -> Generator[None]:
+    """What is wrong with a store's URL is said with the setting's name."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{PREFIX}{role.upper()}__URL: {error}") from error
+
+
+def timed_stores(stores: Stores, metrics: Metrics) -> Stores:
+    """The same, their calls timed."""
+    return replace(
+        stores,
+        registry=timed(stores.registry, "registry", metrics),
+        telemetry=timed(stores.telemetry, "telemetry", metrics),
+        cache=timed(stores.cache, "cache", metrics),
+        events=timed(stores.events, "events", metrics),
     )
 
 

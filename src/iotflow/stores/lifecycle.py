@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from iotflow.stores.breaker import BreakerState
+from iotflow.stores.statistics import Statistic
 
 
 class Store(Protocol):
@@ -24,6 +25,14 @@ class Store(Protocol):
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def statistics(self) -> list[Statistic]:
+        """What the store tells of itself, for metrics; not much where it can tell little.
+
+        Raises:
+            StoreUnavailableError: it does not answer.
+        """
+        ...
 
     async def ping(self) -> None:
         """Answers when the store can serve.

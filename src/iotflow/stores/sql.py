@@ -2,12 +2,19 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Table, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import (
+    DisconnectionError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from iotflow.errors import StoreUnavailableError
@@ -15,6 +22,13 @@ from iotflow.stores.breaker import Breaker
 from iotflow.stores.calls import Calls
 from iotflow.stores.migrations import migrate, schema_of
 from iotflow.stores.postgres import is_callers_fault, target_of
+from iotflow.stores.sql_statistics import (
+    pool_statistics,
+    postgres_statistics,
+    queries,
+    sqlite_statistics,
+)
+from iotflow.stores.statistics import Statistic
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 
@@ -30,6 +44,11 @@ def sqlite_path(url: str) -> Path:
 
 def is_postgres(url: str) -> bool:
     return url.startswith("postgresql:")
+
+
+def inserting(table: Table, dialect: str) -> Any:
+    """An INSERT that takes an ON CONFLICT. Of the dialects only those that are used are loaded."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 def create_engine(
@@ -79,6 +98,7 @@ class Database:
         self.breaker = Breaker(role)
         self._role = role
         self._url = url
+        self._pool_size = pool_size
         engine = create_engine(url, synchronous=synchronous, pool_size=pool_size)
         if schema := schema_of(role, engine):
             engine = engine.execution_options(schema_translate_map={None: schema})
@@ -107,6 +127,23 @@ class Database:
     async def close(self) -> None:
         self._is_open = False
         await self._engine.dispose()
+
+    async def statistics(self) -> list[Statistic]:
+        """Of the file, or of the server and the pool of connections to it."""
+        if self.is_sqlite:
+            return await sqlite_statistics(sqlite_path(self._url))
+        answers = [await self._told(query) for query in queries(self._role)]
+        pool: Any = self._engine.sync_engine.pool
+        counts = pool.checkedout(), pool.checkedin(), self._pool_size
+        return [*postgres_statistics(answers), *pool_statistics(*counts)]
+
+    async def _told(self, query: str) -> list[Any]:
+        """Nothing where the server does not let us see it."""
+        async with self.reading() as connection:
+            try:
+                return list((await connection.execute(text(query))).all())
+            except ProgrammingError:
+                return []
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
@@ -189,8 +226,9 @@ def _leave_old_primary(context: Any) -> None:
 
 def _create_sqlite_engine(url: URL, synchronous: str) -> AsyncEngine:
     sqlite_path(url.render_as_string()).parent.mkdir(parents=True, exist_ok=True)
+    # Each connection has a cache of its own: the last one used first, so that few are filled.
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=0
+        url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=0, pool_use_lifo=True
     )
 
     def prepare(connection: Any, _record: object) -> None:

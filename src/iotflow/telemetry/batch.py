@@ -9,7 +9,8 @@ from iotflow.domain.points import Point
 from iotflow.telemetry.decoding import Reading
 from iotflow.telemetry.verdicts import Rejection, in_future, rejection
 
-MAX_METADATA_BYTES = 64 * 1024
+MAX_EVENT_METADATA_BYTES = 64 * 1024
+"""Of all records together; each has its own bound before (decoding.py)."""
 
 
 class Batch:
@@ -66,12 +67,13 @@ class Batch:
         return tuple(points)
 
     def details(self, points: Sequence[Point]) -> dict[str, Any]:
-        """The event's: names, counts, the range, and metadata as far as it has room."""
-        times = [point.timestamp_ms for point in points]
+        """The event's: names, counts, the range, and the metadata: all of it, or of how many
+        records it had no room."""
+        times = [_time_of(each) for _, each in self._readings if each.values]
         details: dict[str, Any] = {
-            "measurements": sorted({point.measurement for point in points}),
+            "measurements": sorted(self.names()),
             "count": len(points),
-            "records": sum([bool(each.values) for _, each in self._readings]),
+            "records": len(times),
             "first_ms": min(times),
             "last_ms": max(times),
         }
@@ -81,7 +83,7 @@ class Batch:
             if each.metadata and each.values
         ]
         if metadata:
-            if len(msgspec.json.encode(metadata)) <= MAX_METADATA_BYTES:
+            if len(msgspec.json.encode(metadata)) <= MAX_EVENT_METADATA_BYTES:
                 details["metadata"] = metadata
             else:
                 details["metadata_omitted"] = len(metadata)

@@ -8,7 +8,6 @@ verdict and a bad one costs no other.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +16,7 @@ from iotflow.domain.points import Value
 from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
 from iotflow.errors import FieldError, InvalidInputError, UnreadableBodyError
 from iotflow.telemetry import verdicts
-from iotflow.telemetry.verdicts import Rejection
+from iotflow.telemetry.verdicts import Rejection, shared_name
 
 MAX_MEASUREMENTS = 256
 MAX_RECORDS = 5_000
@@ -189,9 +188,10 @@ def _reading(
     reading = Reading([], [], timestamp_ms, metadata)
     values = reading.values
     for name, sent in data.items():
-        # Nearly all are plain numbers: they need none of the questions that follow.
-        if type(sent) is float and isfinite(sent):
-            canonical = verdicts.canonical_name(name)
+        # Nearly all are plain numbers: they need none of the questions that follow. (A number less
+        # itself is nothing, but for NaN and infinities; and this calls no function.)
+        if type(sent) is float and sent - sent == 0.0 and len(name) <= verdicts.MAX_NAME_LENGTH:
+            canonical = shared_name(name)
             if canonical is not None:
                 values.append((canonical, sent, ""))
                 continue
@@ -224,10 +224,10 @@ def _is_measured(sent: Mapping[str, Any]) -> bool:
 
 def _timestamp_ms(timestamp: Any) -> int:
     try:
+        if type(timestamp) is int:
+            return parse_integer_time(timestamp)
         if isinstance(timestamp, str):
             return parse_rfc3339(timestamp)
-        if isinstance(timestamp, int) and not isinstance(timestamp, bool):
-            return parse_integer_time(timestamp)
     except InvalidTimeError as error:
         raise _refused("timestamp", "invalid_timestamp", str(error)) from None
     raise _refused(

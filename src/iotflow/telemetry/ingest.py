@@ -11,9 +11,9 @@ from iotflow.domain.clock import DeviceClock, WriteClock
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
 from iotflow.domain.points import Point, Submission, Value
+from iotflow.domain.times import DAY_MS
 from iotflow.errors import (
     InvalidInputError,
-    IoTFlowError,
     RateLimitedError,
     StoreUnavailableError,
 )
@@ -192,27 +192,38 @@ class Ingest:
             raise
         written = perf_counter()
         self._write_latency.observe(written - began)
+        # From here on the points are durable: whatever fails, the answer is 201.
         try:
             newest = submission if len(points) < _FEW_POINTS else _newest(submission)
             self._limiter.settle(hits, await self._cache.record(newest, hits))
             self._record_latency.observe(perf_counter() - written)
         except StoreUnavailableError:
             _log.debug("latest_not_cached", device_id=device_id)
+        except Exception:
+            _log.exception("latest_not_cached", device_id=device_id)
+            await self._distrust(device_id)
+        written_ms, first_ms = written_us // 1000, points[0].timestamp_ms
+        if first_ms < written_ms - DAY_MS and "first_ms" not in details:
+            # Where its event is lost, its points are looked for a day before it and no further.
+            details |= {"first_ms": first_ms, "last_ms": first_ms}
         event = Event(
             f"{device_id}-{written_us}",
             TELEMETRY_SUBMITTED,
-            written_us // 1000,
+            written_ms,
             key.user_id,
             device_id,
             details,
         )
-        self._submitted(event, key.key_id)
+        try:
+            self._submitted(event, key.key_id)
+        except Exception:
+            _log.exception("submission_not_handed_on", device_id=device_id)
 
     async def _distrust(self, device_id: int) -> None:
         try:
             await self._cache.drop_latest(device_id, self._write_clock.next_us())
-        except IoTFlowError:
-            _log.warning("latest_not_dropped", device_id=device_id)
+        except Exception:
+            _log.warning("latest_not_dropped", device_id=device_id, exc_info=True)
 
 
 def _newest(submission: Submission) -> Submission:

@@ -50,10 +50,9 @@ async def device_page(
     measurements = tuple(sorted(set(query.measurement)))
     filters: list[Any] = ["device", device_id, measurements, query.order]
     within, after, start_time, end_time = page_of(runtime, filters, query, PageKey)
-    with runtime.metrics.store("telemetry", "history").timed():
-        page = await runtime.telemetry.history(
-            HistoryQuery(device_id, within, query.limit, Order(query.order), measurements, after)
-        )
+    page = await runtime.telemetry.history(
+        HistoryQuery(device_id, within, query.limit, Order(query.order), measurements, after)
+    )
     cursor = None
     if page.more:
         key = PageKey(page.items[-1].timestamp_ms, page.items[-1].measurement)

@@ -11,13 +11,15 @@ from iotflow.domain.times import TimeRange, format_ms
 from iotflow.errors import InvalidInputError
 from iotflow.groups.service import no_such_group
 from iotflow.http.authentication import CurrentCaller, CurrentUser, device_key_scheme
+from iotflow.http.examples import JSON, Responses, shown
 from iotflow.http.hot_routes import as_endpoint
 from iotflow.http.paths import API
+from iotflow.http.problems import MEDIA_TYPE
 from iotflow.http.responses import problems
 from iotflow.http.runtime import RuntimeDep
 from iotflow.runtime import Runtime
 from iotflow.stores.telemetry.protocol import FleetHistoryQuery, FleetPageKey
-from iotflow.telemetry import history, hot, lttb, schemas
+from iotflow.telemetry import examples, history, hot, lttb, schemas
 from iotflow.telemetry.aggregates import AggregateQuery, Aggregation
 from iotflow.telemetry.latest import latest_document
 from iotflow.telemetry.ranges import resolve_range
@@ -36,72 +38,76 @@ router = APIRouter(prefix=f"{API}/telemetry", tags=["telemetry"])
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 _MAX_USER_DEVICES = 10_000
 _MAX_GROUP_DEVICES = 500
-_RECEIPTS: dict[int | str, dict[str, Any]] = {
-    201: {"model": schemas.ReceiptOut, "description": "All is stored"},
-    207: {"model": schemas.ReceiptOut, "description": "Some is stored; `rejected` names the rest"},
+_RECEIPTS: Responses = {
+    201: {**examples.STORED[201], "model": schemas.ReceiptOut, "description": "All is stored"},
+    207: {
+        **examples.PARTLY_STORED[207],
+        "model": schemas.ReceiptOut,
+        "description": "Some is stored; `rejected` names the rest",
+    },
+    **problems(400, 401, 403, 413, 415, 429, 503),
+    **problems(422, model=schemas.NothingAcceptedOut),
 }
-_INGEST_PROBLEMS = problems(400, 401, 403, 413, 415, 422, 429, 503)
+_RECEIPTS[422]["content"][MEDIA_TYPE] |= examples.NOTHING_STORED
 
 
-def _body_of(**content: Any) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": content}}
+def _body_of(schema: schemas.Document) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
+
+_BATCH = shown(_body_of(schemas.BATCH), examples.BATCH)
+_BATCH["requestBody"]["content"] |= examples.BATCH_LINES
 
 router.add_api_route(
     "",
     as_endpoint(hot.submit),
     methods=["POST"],
     name="submit_telemetry",
+    summary="Submit measurements",
     status_code=201,
     response_model=None,
-    responses=_RECEIPTS | _INGEST_PROBLEMS,
+    responses=_RECEIPTS,
     dependencies=[device_key_scheme],
     description=(
-        "Store the measurements of one moment. What is accepted is durable when the answer "
-        "comes. Send a `timestamp`: then sending again after a lost answer changes nothing."
+        "Store the measurements of one moment: 1 to 256 of them by name. What is accepted is "
+        "durable when the answer comes; what is not is named in `rejected` and costs no other.\n\n"
+        "Send a `timestamp`: then sending again after a lost answer changes nothing. Without one "
+        "the server's clock is taken, and every submission is a new point.\n\n"
+        "A body without Content-Type is read as JSON; `Content-Encoding: gzip` is welcome."
     ),
-    openapi_extra=_body_of(
-        **{
-            "application/json": {
-                "schema": schemas.SUBMISSION,
-                "example": schemas.SUBMISSION_EXAMPLE,
-            }
-        }
-    ),
+    openapi_extra=shown(_body_of(schemas.SUBMISSION), examples.SUBMISSION),
 )
 router.add_api_route(
     "/batch",
     as_endpoint(hot.submit_batch),
     methods=["POST"],
     name="submit_telemetry_batch",
+    summary="Submit many records",
     status_code=201,
     response_model=None,
-    responses=_RECEIPTS | _INGEST_PROBLEMS,
+    responses=_RECEIPTS,
     dependencies=[device_key_scheme],
     description=(
         "Store up to 5,000 records or 20,000 points at once, as JSON or as NDJSON (a record a "
-        "line). A bad record never costs another. `Content-Encoding: gzip` is welcome."
+        "line). Here every record needs its `timestamp`. A bad record never costs another: "
+        "`rejected` has its `index`. `Content-Encoding: gzip` is welcome."
     ),
-    openapi_extra=_body_of(
-        **{
-            "application/json": {"schema": schemas.BATCH, "example": schemas.BATCH_EXAMPLE},
-            "application/x-ndjson": {"schema": {"type": "string"}},
-        }
-    ),
+    openapi_extra=_BATCH,
 )
 
 
 @router.get(
     "/latest",
+    summary="Latest values of many devices",
     response_model=schemas.LatestManyOut,
-    responses=problems(401, 403, 404, 422, 429, 503),
+    responses=examples.LATEST_OF_MANY | problems(401, 403, 404, 422, 429, 503),
 )
 async def latest_of_many(
     query: Annotated[schemas.LatestManyParameters, Query()],
     caller: CurrentCaller,
     runtime: RuntimeDep,
 ) -> Response:
-    """The newest values of several devices, or of a group's.
+    """The newest values of several devices (`device_id`, up to 500), or of a group's (`group_id`).
 
     One that has sent nothing has a null timestamp.
     """
@@ -135,8 +141,9 @@ async def _devices_of(
 
 @router.get(
     "/user/{user_id}",
+    summary="Points of all devices of a user",
     response_model=schemas.FleetHistoryOut,
-    responses=problems(401, 404, 422, 429, 503),
+    responses=examples.FLEET | problems(401, 404, 422, 429, 503),
 )
 async def user_history(
     user_id: Id,
@@ -144,14 +151,19 @@ async def user_history(
     caller: CurrentUser,
     runtime: RuntimeDep,
 ) -> Response:
-    """Points of all devices of a user, newest first."""
+    """Points of all devices of a user, newest first; the last 24 hours if nothing is said."""
     filters: list[Any] = ["user", user_id]
     within, after, start_time, end_time = page_of(runtime, filters, query, FleetPageKey)
-    names = await runtime.devices.names(user_id, _MAX_USER_DEVICES)
-    with runtime.metrics.store("telemetry", "fleet_history").timed():
-        page = await runtime.telemetry.fleet_history(
-            FleetHistoryQuery(tuple(names), within, query.limit, after)
+    names = await runtime.devices.names(user_id, _MAX_USER_DEVICES + 1)
+    if len(names) > _MAX_USER_DEVICES:
+        raise InvalidInputError(
+            f"The user has more than {_MAX_USER_DEVICES} devices. "
+            "Ask for the points of each device by itself.",
+            code="fleet_too_large",
         )
+    page = await runtime.telemetry.fleet_history(
+        FleetHistoryQuery(tuple(names), within, query.limit, after)
+    )
     cursor = None
     if page.more:
         last = page.items[-1]
@@ -163,22 +175,9 @@ async def user_history(
 
 @router.get(
     "/{device_id}",
+    summary="Points of a device",
     response_model=schemas.HistoryOut,
-    responses={
-        200: {
-            "content": {
-                "text/csv": {"schema": {"type": "string"}},
-                "application/x-ndjson": {"schema": {"type": "string"}},
-            },
-            "headers": {
-                "X-Next-Cursor": {
-                    "description": "The next page's cursor, for CSV and NDJSON",
-                    "schema": {"type": "string"},
-                }
-            },
-        },
-        **problems(401, 403, 404, 422, 429, 503),
-    },
+    responses=examples.HISTORY | problems(401, 403, 404, 422, 429, 503),
 )
 async def device_history(
     device_id: Id,
@@ -187,7 +186,11 @@ async def device_history(
     caller: CurrentCaller,
     runtime: RuntimeDep,
 ) -> Response:
-    """Points of a device in a range, as JSON, CSV or NDJSON (say which in Accept)."""
+    """Points of a device in a range of at most 366 days; the last 24 hours if nothing is said.
+
+    As JSON, CSV or NDJSON: say which in `Accept`. Where `truncated` is true there is more: repeat
+    the query with `cursor`.
+    """
     page = await device_page(runtime, caller, device_id, query)
     match _wanted(request):
         case "text/csv":
@@ -200,29 +203,24 @@ async def device_history(
 
 @router.get(
     "/{device_id}/latest",
+    summary="Latest values of a device",
     response_model=schemas.LatestOut,
-    responses={
-        200: {
-            "headers": {
-                "X-Cache": {
-                    "description": "hit, miss, or stale while the telemetry store is away",
-                    "schema": {"type": "string"},
-                }
-            }
-        },
-        **problems(401, 403, 404, 422, 429, 503),
-    },
+    responses=examples.LATEST | problems(401, 403, 404, 422, 429, 503),
 )
 async def device_latest(device_id: Id, caller: CurrentCaller, runtime: RuntimeDep) -> Response:
-    """The newest value of every measurement of a device, by the time of the event."""
+    """The newest value of every measurement of a device, by the time of the event.
+
+    A measurement that comes late never hides a newer one.
+    """
     body, verdict = await latest(runtime, caller, device_id)
     return _json(body, {"X-Cache": verdict})
 
 
 @router.get(
     "/{device_id}/aggregated",
+    summary="Statistics and charts",
     response_model=schemas.WindowsOut | schemas.ChartOut,
-    responses=problems(401, 403, 404, 422, 429, 503),
+    responses=examples.AGGREGATED | problems(401, 403, 404, 422, 429, 503),
 )
 async def device_aggregated(
     device_id: Id,
@@ -230,7 +228,11 @@ async def device_aggregated(
     caller: CurrentCaller,
     runtime: RuntimeDep,
 ) -> Response:
-    """Statistics by window (`aggregation`, `window`), or a range thinned for a chart (`points`)."""
+    """Statistics by window (`aggregation`, `window`), or a range thinned for a chart (`points`).
+
+    Windows follow the calendar of `timezone`, across changes of the clock; weeks begin on Monday.
+    `points` picks existing points so that the line keeps its shape (LTTB).
+    """
     await runtime.devices.require_readable(caller, [device_id])
     within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
     if query.points is not None:
@@ -246,8 +248,9 @@ async def device_aggregated(
 
 @router.delete(
     "/{device_id}",
+    summary="Delete points of a range",
     response_model=schemas.DeletedOut,
-    responses=problems(401, 403, 404, 422, 429, 503),
+    responses=examples.DELETED | problems(401, 403, 404, 422, 429, 503),
 )
 async def delete_history(
     device_id: Id,
@@ -255,7 +258,10 @@ async def delete_history(
     caller: CurrentCaller,
     runtime: RuntimeDep,
 ) -> Response:
-    """Delete the points of a range: for good. Latest values are worked out anew."""
+    """Delete the points of a range, for good. Latest values are worked out anew.
+
+    Both ends must be said. A device's key gets 403: its owner may do this.
+    """
     await runtime.devices.require_readable(caller, [device_id])
     within = resolve_range(query.start_time, query.end_time, runtime.now_ms())
     return _json(encode({"deleted": await runtime.deletion.delete_range(device_id, within)}))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, WithJsonSchema
 
 from iotflow.http.pagination import Cursor
+from iotflow.http.responses import ProblemDocument
 from iotflow.http.schemas import Model, Query
 from iotflow.telemetry.aggregates import Aggregation
 from iotflow.telemetry.verdicts import MAX_NAME_LENGTH
@@ -27,15 +28,39 @@ JsonValue = Annotated[
 ]
 
 
+StartTime = Annotated[
+    TimeText,
+    Field(
+        description="From when on, included. RFC 3339 with an offset, epoch milliseconds, or "
+        "relative. 24 hours ago if not said.",
+        examples=["-24h", "2026-01-31T00:00:00Z"],
+    ),
+]
+EndTime = Annotated[
+    TimeText,
+    Field(
+        description="Until when, not included. Now if not said.",
+        examples=["now", "2026-02-01T00:00:00+01:00"],
+    ),
+]
+
+
 class RangeQuery(Query):
-    start_time: TimeText = None
-    end_time: TimeText = None
+    start_time: StartTime = None
+    end_time: EndTime = None
 
 
 class HistoryParameters(RangeQuery):
-    measurement: Annotated[list[Name], Field(max_length=64)] = Field(default_factory=list[str])
+    measurement: Annotated[
+        list[Name],
+        Field(
+            max_length=64,
+            description="These measurements alone; repeat it for several",
+            examples=[["temperature", "co2"]],
+        ),
+    ] = Field(default_factory=list[str])
     limit: Annotated[int, Field(ge=1, le=10_000, description="Points on a page")] = 100
-    order: Literal["asc", "desc"] = "desc"
+    order: Annotated[Literal["asc", "desc"], Field(description="desc: newest first")] = "desc"
     cursor: Cursor = None
 
 
@@ -45,9 +70,9 @@ class FleetHistoryParameters(RangeQuery):
 
 
 class LatestManyParameters(Query):
-    device_id: Annotated[list[DeviceId], Field(max_length=500)] = Field(
-        default_factory=list[DeviceId]
-    )
+    device_id: Annotated[
+        list[DeviceId], Field(max_length=500, description="Repeat it for several devices")
+    ] = Field(default_factory=list[DeviceId])
     group_id: Annotated[
         int | None,
         Field(ge=1, le=2**63 - 1, description="Instead of devices: a group's, 500 on a page"),
@@ -56,22 +81,54 @@ class LatestManyParameters(Query):
 
 
 class AggregateParameters(RangeQuery):
-    field: Name
-    aggregation: Annotated[list[Aggregation], Field(max_length=7)] = Field(
-        default_factory=list[Aggregation]
-    )
-    window: Annotated[str | None, Field(description="15m, 6h, 1d, 1w, 1mo", max_length=16)] = None
-    timezone: Annotated[str, Field(description="An IANA time zone", max_length=64)] = "UTC"
-    fill: Literal["none", "null"] = "none"
+    field: Annotated[Name, Field(description="Which measurement", examples=["temperature"])]
+    aggregation: Annotated[
+        list[Aggregation],
+        Field(
+            max_length=7,
+            description="What to work out for each window; repeat it for several",
+            examples=[["mean", "max"]],
+        ),
+    ] = Field(default_factory=list[Aggregation])
+    window: Annotated[
+        str | None,
+        Field(
+            description="How long a window is: minutes, hours, days, 1w or 1mo",
+            max_length=16,
+            examples=["1h", "1d"],
+        ),
+    ] = None
+    timezone: Annotated[
+        str,
+        Field(
+            description="An IANA time zone, whose calendar the windows follow",
+            max_length=64,
+            examples=["Europe/Berlin"],
+        ),
+    ] = "UTC"
+    fill: Annotated[
+        Literal["none", "null"], Field(description="null: empty windows are answered as well")
+    ] = "none"
     points: Annotated[
         int | None,
-        Field(ge=3, le=10_000, description="Thin the range to so many points, instead of windows"),
+        Field(
+            ge=3,
+            le=10_000,
+            description="Thin the range to so many points, instead of windows",
+            examples=[500],
+        ),
     ] = None
 
 
 class DeleteParameters(Query):
-    start_time: Annotated[str, Field(max_length=64)]
-    end_time: Annotated[str, Field(max_length=64)]
+    start_time: Annotated[
+        str,
+        Field(max_length=64, description="Included", examples=["2026-01-30T00:00:00Z"]),
+    ]
+    end_time: Annotated[
+        str,
+        Field(max_length=64, description="Not included", examples=["2026-01-31T00:00:00Z"]),
+    ]
 
 
 class Rejected(Model):
@@ -176,11 +233,14 @@ class DeletedOut(Model):
     deleted: Annotated[int | None, Field(description="null where the store cannot know")]
 
 
-class NothingAcceptedOut(Model):
-    """The problem document of a submission of which nothing could be stored."""
+class NothingAcceptedOut(ProblemDocument):
+    """The problem of a submission of which nothing was stored.
 
-    accepted: Literal[0]
-    rejected: list[Rejected]
+    `nothing_accepted` has these two; what could not be read as a submission has `errors`.
+    """
+
+    accepted: Literal[0] = 0
+    rejected: list[Rejected] = Field(default_factory=list[Rejected])
 
 
 Document = dict[str, Any]
@@ -240,16 +300,4 @@ BATCH: Document = {
     "properties": {"records": {"type": "array", "minItems": 1, "maxItems": 5000, "items": RECORD}},
     "required": ["records"],
     "additionalProperties": False,
-}
-
-SUBMISSION_EXAMPLE: Document = {
-    "data": {"temperature": 23.5, "door_open": True, "co2": {"value": 612, "unit": "ppm"}},
-    "timestamp": "2026-01-31T14:30:00Z",
-    "metadata": {"battery": "ok"},
-}
-BATCH_EXAMPLE: Document = {
-    "records": [
-        {"timestamp": "2026-01-31T14:30:00Z", "data": {"temperature": 23.5}},
-        {"timestamp": "2026-01-31T14:31:00Z", "data": {"temperature": 23.6}},
-    ]
 }

@@ -25,14 +25,15 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
 
 
 @lru_cache(maxsize=65_536)
-def _canonical(name: str) -> str | None:
+def shared_name(name: str) -> str | None:
+    """`canonical_name` of at most MAX_NAME_LENGTH characters: the cache must not keep megabytes
+    that somebody sends as a name."""
     return name if _NAME.fullmatch(name) else None
 
 
 def canonical_name(name: str) -> str | None:
     """The one shared string for a valid measurement name, None for an invalid one."""
-    # The length first: the cache must not keep megabytes that somebody sends as a name.
-    return _canonical(name) if len(name) <= MAX_NAME_LENGTH else None
+    return shared_name(name) if len(name) <= MAX_NAME_LENGTH else None
 
 
 def settled_value(value: object) -> Value | None:

@@ -9,16 +9,14 @@ the warm-up is left out, and an open loop counts latency from the time a request
 import asyncio
 import contextlib
 import gc
-import importlib
 import math
-import sys
 import time
 from array import array
 from collections import Counter, deque
 
-import msgspec
-
+from iotflow.cli.bench.helper import carry_out
 from iotflow.cli.bench.plan import Latency, Plan, Result, payloads, summarise
+from iotflow.cli.bench.usage import most_rss_bytes
 from iotflow.cli.wire import WireConnection
 
 _RECONNECT_PAUSE_S = 0.05
@@ -130,7 +128,8 @@ class _Load:
             statuses=statuses,
             latency=summarise(self._latencies),
             lag=self._lag(),
-            generator_cpu_s=cpu_s,
+            generator_share=cpu_s / self._plan.load_s,
+            generator_rss_bytes=most_rss_bytes(),
         )
 
     def _lag(self) -> Latency | None:
@@ -162,6 +161,8 @@ class OpenLoop(_Load):
     def __init__(self, plan: Plan, rate: float) -> None:
         super().__init__(plan)
         self._rate = rate
+        # Rounded: float arithmetic makes a request up, or not, by when the machine was started.
+        self._planned = math.ceil(round(plan.load_s * rate, 6))
         self._arrivals = 0
         self._idle: list[WireConnection] = []
         self._backlog: deque[float] = deque()
@@ -175,11 +176,11 @@ class OpenLoop(_Load):
         """Send everything that is due, and come back when the next one is."""
         now = time.perf_counter()
         due = self._begins + self._arrivals / self._rate
-        while due <= now and due < self._ends:
+        while due <= now and self._arrivals < self._planned:
             self._arrivals += 1
             self._send_or_queue(due)
             due = self._begins + self._arrivals / self._rate
-        if due < self._ends:
+        if self._arrivals < self._planned:
             pause_s = max(0.0, due - time.perf_counter())
             asyncio.get_running_loop().call_later(pause_s, self._arrive)
 
@@ -207,8 +208,7 @@ class OpenLoop(_Load):
 
     def _waiting(self) -> int:
         # What falls due in the last moments is sent a little later, and is waited for as well.
-        planned = math.ceil((self._ends - self._begins) * self._rate)
-        return self._in_flight + len(self._backlog) + max(0, planned - self._arrivals)
+        return self._in_flight + len(self._backlog) + self._planned - self._arrivals
 
     def _lag(self) -> Latency | None:
         return summarise(self._lags)
@@ -225,17 +225,10 @@ async def run_plan(plan: Plan) -> Result:
 
 
 def main() -> None:
-    """The generator's process: a Plan as MessagePack on stdin, a Result on stdout."""
-    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
+    """The generator's process: a Plan comes in, a Result goes out."""
     gc.freeze()
     gc.disable()  # nothing here makes cycles, and a collection would be a pause in the figures
-    try:
-        new_loop = importlib.import_module("uvloop").new_event_loop
-    except ImportError:
-        new_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        result = runner.run(run_plan(plan))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(result))
+    carry_out(Plan, run_plan)
 
 
 if __name__ == "__main__":

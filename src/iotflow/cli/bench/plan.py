@@ -52,6 +52,11 @@ class Plan(msgspec.Struct, frozen=True):
     rate: float | None = None
     drain_s: float = 5.0
 
+    @property
+    def load_s(self) -> float:
+        """How long requests are sent, warm-up included."""
+        return self.warmup_s + self.seconds
+
 
 class Latency(msgspec.Struct, frozen=True):
     """Exact percentiles in milliseconds: every request counts, nothing is sampled."""
@@ -71,7 +76,8 @@ class Result(msgspec.Struct, frozen=True):
     `statuses` counts answers in the measured window by status, 0 for a connection that
     broke. `issued` counts every request sent, warm-up included. `unanswered` were still
     without an answer when the drain time was over. `lag` (open loop) is how late the
-    generator itself sent: a part of `latency`, not added to it.
+    generator itself sent: a part of `latency`, not added to it. `generator_share` is the part
+    of a core that the generator took, `generator_rss_bytes` the most memory it held.
     """
 
     seconds: float
@@ -81,17 +87,47 @@ class Result(msgspec.Struct, frozen=True):
     statuses: dict[int, int]
     latency: Latency
     lag: Latency | None
-    generator_cpu_s: float
+    generator_share: float
+    generator_rss_bytes: int
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
-        return self.answered / self.seconds
+        """Successes per second: refusing is cheap, and no throughput."""
+        return (self.answered - sum(self.failures.values())) / self.seconds
 
     @property
     def failures(self) -> dict[int, int]:
         """Answers that were no success, by status."""
         return {status: n for status, n in self.statuses.items() if not 200 <= status < 300}
+
+
+class ValidationPlan(msgspec.Struct, frozen=True):
+    """Ask for keys in the process itself. `cold` empties its own cache before each look-up.
+
+    `dsn` and `schema` are those of the naive app's tables; without them the stores are those that
+    the IOTFLOW_ settings name.
+    """
+
+    keys: list[str]
+    tasks: int
+    seconds: float
+    cold: bool
+    warmup_s: float = 0.5
+    dsn: str = ""
+    schema: str = ""
+
+
+class ValidationResult(msgspec.Struct, frozen=True):
+    """What came of it: keys found valid within `seconds`."""
+
+    seconds: float
+    count: int
+    latency: Latency
+
+    @property
+    def rate(self) -> float:
+        """Validations per second."""
+        return self.count / self.seconds
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

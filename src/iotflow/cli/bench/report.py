@@ -1,126 +1,67 @@
-"""Results as a table on the terminal, JSON, a Markdown table, and a plot."""
+"""A run on the terminal, and the files that were asked for."""
 
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Sequence
 
 import msgspec
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
+from iotflow.cli.bench.markdown import markdown
+from iotflow.cli.bench.notes import notes
+from iotflow.cli.bench.options import Outputs
 from iotflow.cli.bench.plot import plot
-from iotflow.cli.bench.tables import Line, Table
+from iotflow.cli.bench.sections import Section, sections
+from iotflow.cli.bench.tables import Table
 
-if TYPE_CHECKING:
-    from iotflow.cli.bench.runner import Outputs
-
-HEADINGS = (
-    "row",
-    "requests/s",
-    "points/s",
-    "× plain",
-    "p50 ms",
-    "p99 ms",
-    "at rate/s",
-    "p50 ms",
-    "p99 ms",
-    "CPU µs/req",
-    "RSS MB",
-)
+WIDTH = 100
 
 
-def publish(table: Table, console: Console, outputs: "Outputs") -> None:
-    """Print the table, and write the files that were asked for."""
-    for line in table.lines:
-        console.print(f"{line.name:12} {line.title}", highlight=False)
-    console.print(_full_speed(table))
-    if any(line.at_rate is not None for line in table.lines):
-        console.print(_fixed_rate(table))
-    for note in notes(table):
-        console.print(note, style="yellow")
+def console() -> Console:
+    """The terminal; where there is none, the width that all tables fit in."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def publish(table: Table, to: Console, outputs: Outputs) -> None:
+    """Print a run's tables, and write the files that were asked for."""
+    show(to, sections(table), notes(table))
+    write(outputs, table, markdown=lambda: markdown(table), svg=lambda: plot(table))
+
+
+def show(to: Console, found: Sequence[Section], notes: Sequence[str]) -> None:
+    """Print tables, and what must be known of them."""
+    for section in found:
+        to.print(terminal(section))
+    for note in notes:
+        to.print(note, style="yellow", highlight=False)
+
+
+def write(
+    outputs: Outputs, found: object, markdown: Callable[[], str], svg: Callable[[], str]
+) -> None:
+    """Write the files that were asked for; `found` is the JSON."""
     if outputs.json:
-        outputs.json.write_bytes(msgspec.json.format(msgspec.json.encode(table)))
+        outputs.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     if outputs.markdown:
-        outputs.markdown.write_text(markdown(table), encoding="utf-8")
+        outputs.markdown.write_text(markdown(), encoding="utf-8")
     if outputs.svg:
-        outputs.svg.write_text(plot(table), encoding="utf-8")
+        outputs.svg.write_text(svg(), encoding="utf-8")
 
 
-def cells(line: Line) -> tuple[str, ...]:
-    """A line as text, a cell for each of HEADINGS."""
-    return (
-        line.title,
-        _count(line.rate),
-        _count(line.points_per_s),
-        _figure(line.ratio, 2),
-        _figure(line.p50, 2),
-        _figure(line.p99, 2),
-        _count(line.at_rate),
-        _figure(line.open_p50, 2),
-        _figure(line.open_p99, 2),
-        _figure(line.cpu_us, 0),
-        _figure(line.rss_bytes / 1e6 if line.rss_bytes else None, 0),
+def terminal(section: Section) -> TerminalTable:
+    """A section for the terminal; headings are short enough for 100 columns."""
+    table = TerminalTable(
+        title=section.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
+    for number, heading in enumerate(section.headings):
+        table.add_column(
+            heading, justify="left" if number < section.names else "right", no_wrap=True
+        )
+    _add_rows(table, section.rows)
+    return table
 
 
-def notes(table: Table) -> list[str]:
-    """What a reader must know before believing the figures."""
-    found: list[str] = []
-    for line in table.lines:
-        for status, count in sorted(line.failures.items()):
-            what = f"status {status}" if status else "a broken connection"
-            found.append(f"{line.name}: {count} answers were {what}.")
-        if line.unanswered:
-            found.append(f"{line.name}: {line.unanswered} requests were never answered.")
-        if line.generator_bound:
-            found.append(f"{line.name}: the load generator was busy; the server can do more.")
-    return found
-
-
-def markdown(table: Table) -> str:
-    """The table with what it was taken on, for docs/benchmarks.md."""
-    rows = [HEADINGS, tuple(["---"] + ["---:"] * (len(HEADINGS) - 1)), *map(cells, table.lines)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    taken_on = ", ".join(f"{name} {value}" for name, value in table.machine.items())
-    how = ", ".join(
-        f"{name} {value}" for name, value in table.options.items() if value and name != "rows"
-    )
-    about = [f"Taken {table.taken_at} on: {taken_on}.", "", f"Options: {how}."]
-    return (
-        "\n".join([*lines, "", *about, "", *(f"- {note}" for note in notes(table))]).rstrip() + "\n"
-    )
-
-
-def _full_speed(table: Table) -> TerminalTable:
-    columns = ("req/s", "points/s", "× plain", "p50 ms", "p99 ms", "CPU µs", "RSS MB")
-    picked = (1, 2, 3, 4, 5, 9, 10)
-    return _terminal("at full speed", columns, picked, table)
-
-
-def _fixed_rate(table: Table) -> TerminalTable:
-    return _terminal(
-        "at a fixed rate, latency from when a request was due",
-        ("req/s", "p50 ms", "p99 ms"),
-        (6, 7, 8),
-        table,
-    )
-
-
-def _terminal(
-    title: str, columns: tuple[str, ...], picked: tuple[int, ...], table: Table
-) -> TerminalTable:
-    """Some of the cells, narrow enough for 80 columns."""
-    terminal = TerminalTable("row", title=title, title_justify="left", box=SIMPLE)
-    for column in columns:
-        terminal.add_column(column, justify="right", no_wrap=True)
-    for line in table.lines:
-        found = cells(line)
-        terminal.add_row(line.name, *(found[i] for i in picked))
-    return terminal
-
-
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+def _add_rows(table: TerminalTable, rows: Sequence[tuple[str, ...]]) -> None:
+    for row in rows:
+        table.add_row(*row)

@@ -1,241 +1,178 @@
 """Runs the rows: starts the servers, takes slices of every row in turn, collects figures."""
 
 import contextlib
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
-import httpx
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from iotflow.cli.bench.plan import Plan, Requests, Result, TimedRequests, payloads
-from iotflow.cli.bench.scenarios import PLAIN, ROWS, Fleet, Row, SetupFailedError, prepare
-from iotflow.cli.bench.servers import (
-    HOST,
-    Server,
-    ServerFailedError,
-    iotflow_server,
-    uvicorn_server,
+from iotflow.cli.bench.fleet import Fleet
+from iotflow.cli.bench.generator import ended_by_sigterm, validate_keys
+from iotflow.cli.bench.lanes import Feed, Lane
+from iotflow.cli.bench.options import BenchOptions, Outputs, chosen
+from iotflow.cli.bench.plan import ValidationResult
+from iotflow.cli.bench.scenarios import IOTFLOW, ROWS, Row
+from iotflow.cli.bench.systems import (
+    NAIVE,
+    YARDSTICK,
+    Launcher,
+    System,
+    system,
+    validation_plan,
 )
-from iotflow.cli.bench.tables import Slice, Table, machine
-from iotflow.cli.bench.usage import usage_of
-from iotflow.errors import ConfigurationError, IoTFlowError
+from iotflow.cli.bench.tables import Table, Validation, validation
 
-_WARMUP_S = 0.5
-_GENERATOR_GRACE_S = 30.0
+VALIDATION = "validation"
+"""The row of key validation without HTTP."""
 
-
-class BenchError(IoTFlowError):
-    """The benchmark cannot go on."""
-
-    code = "bench_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What the command was asked for. No `rows` means all."""
-
-    rows: tuple[str, ...]
-    seconds: float
-    slices: int
-    connections: int
-    devices: int
-    open_load: float
-    configured: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """Files to write the results to."""
-
-    json: Path | None = None
-    markdown: Path | None = None
-    svg: Path | None = None
+WARM, COLD, NONE = "warm", "cold", "none"
 
 
 @dataclass(slots=True)
-class Lane:
-    """A row while it is measured. `requests` move on with what was issued."""
+class KeyLane:
+    """Key validation of one system, while it is measured."""
 
-    row: Row
+    system: str
     fleet: Fleet
-    requests: Requests
-    slices: list[Slice] = field(default_factory=list[Slice])
+    cache: str
+    tasks: int
+    results: list[ValidationResult] = field(default_factory=list[ValidationResult])
 
-    def plan(self, options: BenchOptions, rate: float | None) -> Plan:
-        """The next slice of this row."""
-        return Plan(
-            host=HOST,
-            port=self.fleet.server.port,
-            requests=self.requests,
-            connections=options.connections,
-            seconds=options.seconds,
-            warmup_s=_WARMUP_S,
-            rate=rate,
+    def take_slice(self, seconds: float) -> None:
+        """Measure once.
+
+        Raises:
+            BenchError: the process failed.
+        """
+        plan = validation_plan(
+            self.fleet, tasks=self.tasks, seconds=seconds, cold=self.cache == COLD
         )
+        self.results.append(validate_keys(plan, self.fleet.server))
 
-    def moved_on(self, issued: int) -> None:
-        """Later slices take times that no slice has taken."""
-        if isinstance(self.requests, TimedRequests):
-            self.requests = self.requests.after(issued)
+    def line(self) -> Validation:
+        return validation(self.system, self.cache, self.tasks, self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """All that is measured in turn."""
+
+    rows: list[Lane]
+    keys: list[KeyLane]
 
 
 def bench(options: BenchOptions, outputs: Outputs) -> bool:
     """Measure, print and write. False where some answers were failures.
 
     Raises:
-        ConfigurationError: there is no such row.
+        ConfigurationError: there is no such row, or a system cannot be had.
         BenchError: a server did not start or refused the setting up.
     """
-    from iotflow.cli.bench.report import publish
+    from iotflow.cli.bench.report import console, publish
 
-    rows, console = _chosen(options.rows), Console()
+    known = (*(row.name for row in ROWS), VALIDATION)
+    names = chosen("--rows", options.rows, known)
+    systems = [system(name) for name in options.systems]
+    terminal = console()
     with ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="iotflow-bench-") as scratch:
-        table = _measure(rows, options, Path(scratch), console)
-    publish(table, console, outputs)
+        table = _measure(names, systems, options, Path(scratch), terminal)
+    publish(table, terminal, outputs)
     return not any(line.failures for line in table.lines)
 
 
 def _measure(
-    rows: tuple[Row, ...], options: BenchOptions, scratch: Path, console: Console
-) -> Table:
-    with contextlib.ExitStack() as stack:
-        try:
-            lanes = _set_up(rows, options, scratch, stack, console)
-        except (ServerFailedError, SetupFailedError, httpx.HTTPError) as error:
-            raise BenchError(str(error)) from None
-        _take_slices(lanes, options, console)
-        rss = {lane.row.name: _rss_bytes(lane.fleet.server) for lane in lanes}
-    return Table.of(
-        {lane.row: lane.slices for lane in lanes}, rss, machine(), msgspec.to_builtins(options)
-    )
-
-
-def _chosen(names: tuple[str, ...]) -> tuple[Row, ...]:
-    """The rows to measure; the yardstick is always one of them."""
-    known = {row.name: row for row in ROWS}
-    wanted = [name.strip() for given in names for name in given.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in known]:
-        raise ConfigurationError(
-            f"--rows: there is no {unknown[0]!r}; choose from {', '.join(known)}"
-        )
-    return tuple(row for row in ROWS if not wanted or row.name in {*wanted, PLAIN})
-
-
-def _set_up(
-    rows: tuple[Row, ...],
+    names: Sequence[str],
+    systems: list[System],
     options: BenchOptions,
     scratch: Path,
-    stack: contextlib.ExitStack,
     console: Console,
-) -> list[Lane]:
-    fleets: dict[str, Fleet] = {}
-    for name in dict.fromkeys(row.server for row in rows):
-        with console.status(f"starting and filling the server '{name}'"):
-            fleets[name] = _start(name, options, scratch, stack)
-    lanes = [Lane(row, fleets[row.server], row.requests(fleets[row.server])) for row in rows]
-    for lane in lanes:
-        _probe(lane)
+) -> Table:
+    with contextlib.ExitStack() as stack:
+        launcher = Launcher(scratch, stack, options.devices)
+        lanes = Lanes(_yardsticks(launcher, options), [])
+        for each in systems:
+            with console.status(f"starting and filling the system '{each.name}'"):
+                _add(lanes, each, names, launcher, options)
+        for lane in lanes.rows:
+            lane.probe()
+        _warm_up(lanes, systems, options, console)
+        _take_slices(lanes, options, console)
+    validations = [lane.line() for lane in lanes.keys]
+    return Table.of(lanes.rows, validations, msgspec.to_builtins(options))
+
+
+def _yardsticks(launcher: Launcher, options: BenchOptions) -> list[Lane]:
+    """They are measured in every run, whichever rows were chosen."""
+    lanes: list[Lane] = []
+    for row in (row for row in ROWS if row.is_yardstick):
+        fleet = launcher.yardstick(row.server)
+        feed = Feed(row.requests(fleet))
+        lanes += [Lane(YARDSTICK, row, fleet, n, feed) for n in options.connections]
     return lanes
 
 
-def _start(name: str, options: BenchOptions, scratch: Path, stack: contextlib.ExitStack) -> Fleet:
-    package = __package__ or ""
-    if name == PLAIN:
-        app = f"{package}.plain_app:create_app"
-        return Fleet(stack.enter_context(uvicorn_server(name, app, scratch, "--factory")))
-    if name == "echo":
-        return Fleet(stack.enter_context(uvicorn_server(name, f"{package}.echo_app:app", scratch)))
-    settings = {"IOTFLOW_CACHE__URL": "none://"} if name == "uncached" else {}
-    server = iotflow_server(name, scratch, settings, configured=options.configured)
-    return prepare(stack.enter_context(server), options.devices)
+def _add(
+    lanes: Lanes, of: System, names: Sequence[str], launcher: Launcher, options: BenchOptions
+) -> None:
+    """A system's servers, and its lanes."""
+    rows = [row for row in ROWS if row.name in names and of.has(row)]
+    needed = dict.fromkeys(row.server for row in rows)
+    if VALIDATION in names:
+        needed[IOTFLOW] = None
+    fleets = {server: launcher.start(of, server) for server in needed}
+    stores = of.store_pids()
+    for row in rows:
+        fleet = fleets[row.server]
+        feed = Feed(row.requests(fleet))
+        for connections in _connections_of(row, options):
+            lanes.rows.append(Lane(of.name, row, fleet, connections, feed, stores))
+    if VALIDATION in names:
+        caches = (WARM, COLD) if of.name != NAIVE else (NONE,)
+        tasks = options.connections[0]
+        lanes.keys.extend(KeyLane(of.name, fleets[IOTFLOW], cache, tasks) for cache in caches)
 
 
-def _probe(lane: Lane) -> None:
-    """One request by an ordinary client: a row that measures refusals measures nothing."""
-    head, _, body = next(payloads(lane.requests)).partition(b"\r\n\r\n")
-    request_line, *header_lines = head.decode().split("\r\n")
-    method, target, _ = request_line.split(" ")
-    headers = dict(line.split(": ", 1) for line in header_lines)
-    url = lane.fleet.server.base_url + target
-    answer = httpx.request(method, url, headers=headers, content=body, timeout=30)
-    lane.moved_on(1)
-    if answer.status_code != lane.row.expect:
-        raise SetupFailedError(
-            f"Row '{lane.row.name}': {answer.status_code} instead of {lane.row.expect}: "
-            f"{answer.text[:300]}"
-        )
+def _connections_of(row: Row, options: BenchOptions) -> tuple[int, ...]:
+    """At a fixed rate more connections than are needed change nothing: measured with the most."""
+    return options.connections[-1:] if row.fixed_rate else options.connections
 
 
-def _take_slices(lanes: list[Lane], options: BenchOptions, console: Console) -> None:
-    """A B C A B C …, so that a machine that slows down slows every row."""
-    kinds = 2 if options.open_load else 1
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=options.slices * len(lanes) * kinds)
-        for _ in range(options.slices):
-            for lane in lanes:
-                progress.update(task, description=lane.row.title)
-                closed = _slice(lane, options, None)
-                progress.advance(task)
-                opened = None
-                if options.open_load:
-                    opened = _slice(lane, options, max(1.0, closed[0].rate * options.open_load))[0]
-                    progress.advance(task)
-                lane.slices.append(Slice(closed[0], closed[1], opened))
+def _warm_up(lanes: Lanes, systems: list[System], options: BenchOptions, console: Console) -> None:
+    """Let servers that are not ours find out what is asked of them.
 
-
-def _slice(lane: Lane, options: BenchOptions, rate: float | None) -> tuple[Result, float | None]:
-    """One slice by a generator process, and the server's CPU seconds per request meanwhile."""
-    before = usage_of(lane.fleet.server.pid)
-    result = generate(lane.plan(options, rate))
-    after = usage_of(lane.fleet.server.pid)
-    lane.moved_on(result.issued)
-    if before is None or after is None or not result.issued:
-        return result, None
-    return result, (after.cpu_s - before.cpu_s) / result.issued
-
-
-def generate(plan: Plan) -> Result:
-    """Carry out a plan in a process of its own.
-
-    Raises:
-        BenchError: the generator failed, or did not come to an end in time.
+    A JVM that has just started takes a tenth of the writes that it takes after ten thousand.
     """
-    limit_s = plan.warmup_s + plan.seconds + plan.drain_s + _GENERATOR_GRACE_S
-    command = [sys.executable, "-m", f"{__package__}.loadgen"]
-    try:
-        done = subprocess.run(  # noqa: S603 - the command is this program's own
-            command, input=msgspec.msgpack.encode(plan), capture_output=True, timeout=limit_s
-        )
-    except subprocess.TimeoutExpired:
-        raise BenchError("The load generator did not come to an end.") from None
-    if done.returncode != 0:
-        last_words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise BenchError(f"The load generator failed: {''.join(last_words)}")
-    return msgspec.msgpack.decode(done.stdout, type=Result)
+    networked = {each.name for each in systems if each.is_networked}
+    warmed: set[str] = set()
+    for lane in lanes.rows:
+        if lane.system not in networked - warmed or lane.row.points == 0 or not options.warmup_s:
+            continue
+        warmed.add(lane.system)
+        with console.status(f"warming the stores of '{lane.system}' up"):
+            lane.load(options.warmup_s, options.guide_rate if lane.row.fixed_rate else None)
 
 
-def _rss_bytes(server: Server) -> int | None:
-    usage = usage_of(server.pid)
-    return usage.rss_bytes if usage else None
+def _take_slices(lanes: Lanes, options: BenchOptions, console: Console) -> None:
+    """A B C A B C …, so that a machine that slows down slows every row."""
+    total = options.slices * (len(lanes.rows) + len(lanes.keys))
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("measuring", total=total)
+        for _ in range(options.slices):
+            for lane in _in_turn(lanes.rows):
+                progress.update(task, description=f"{lane.system}: {lane.row.title}")
+                lane.take_slice(options.seconds, options.open_load, options.guide_rate)
+                progress.advance(task)
+            for keys in lanes.keys:
+                progress.update(task, description=f"{keys.system}: key validation")
+                keys.take_slice(options.seconds)
+                progress.advance(task)
 
 
-@contextlib.contextmanager
-def ended_by_sigterm() -> Generator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that no server is left behind."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _in_turn(lanes: list[Lane]) -> list[Lane]:
+    """A row of all systems, then the next row: what is compared is measured side by side."""
+    order = {row.name: number for number, row in enumerate(ROWS)}
+    return sorted(lanes, key=lambda lane: (order[lane.row.name], lane.connections))

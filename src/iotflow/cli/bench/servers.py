@@ -7,28 +7,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from iotflow.cli.bench.options import BenchError
+
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 40.0
 _STOP_TIMEOUT_S = 15.0
+_POLICIES = ("REGISTER", "LOGIN", "LOGIN_FAILURES", "INGEST", "POINTS", "READ", "WRITE")
+# They are counted all the same, as everywhere.
+_OUT_OF_REACH = {f"IOTFLOW_RATE_LIMITS__{policy}": "1000000000/10" for policy in _POLICIES}
 _UVICORN = ("--no-access-log", "--log-level", "warning", "--host", HOST)
-
-
-class ServerFailedError(Exception):
-    """A server did not start; the message ends with its last words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server."""
+    """A running server, and what it was started with: there are secrets in `environment`."""
 
     name: str
     port: int
     pid: int
+    environment: Mapping[str, str] = field(repr=False)
+    runs_in: Path
+    has_metrics: bool = False
 
     @property
     def base_url(self) -> str:
@@ -57,6 +61,7 @@ class _Launch:
     ready_path: str
     directory: Path
     runs_in: Path
+    has_metrics: bool = False
 
     @property
     def log_file(self) -> Path:
@@ -68,12 +73,18 @@ class _Launch:
 
 
 @contextlib.contextmanager
-def uvicorn_server(name: str, app: str, directory: Path, *flags: str) -> Generator[Server]:
-    """An ASGI app on one uvicorn worker, with the loop and parser that IoTFlow runs on."""
+def uvicorn_server(
+    name: str, app: str, directory: Path, *flags: str, ready: str = "/", **variables: str
+) -> Generator[Server]:
+    """An ASGI app on one uvicorn worker, with the loop and parser that IoTFlow runs on.
+
+    Raises:
+        BenchError: it did not start; the message ends with its last words.
+    """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), *_UVICORN, *flags]
-    environment = _environment({}, configured=False)
-    with _running(_Launch(name, command, environment, port, "/", directory, directory)) as server:
+    environment = _environment(variables, configured=False)
+    with _running(_Launch(name, command, environment, port, ready, directory, directory)) as server:
         yield server
 
 
@@ -81,24 +92,30 @@ def uvicorn_server(name: str, app: str, directory: Path, *flags: str) -> Generat
 def iotflow_server(
     name: str, directory: Path, settings: Mapping[str, str], *, configured: bool
 ) -> Generator[Server]:
-    """`iotflow serve` without rate limits, its data under `directory`.
+    """`iotflow serve` with rate limits that nobody reaches, its data under `directory`.
 
     With `configured` it inherits the caller's IOTFLOW_ settings and so its stores;
     otherwise every store is embedded and nothing outside of `directory` is touched.
+
+    Raises:
+        BenchError: as `uvicorn_server`.
     """
     port = free_port()
     own = {
         "IOTFLOW_DATA_DIR": str(directory / name),
         "IOTFLOW_HOST": HOST,
         "IOTFLOW_PORT": str(port),
-        "IOTFLOW_RATE_LIMITS__ENABLED": "false",
+        **_OUT_OF_REACH,
+        "IOTFLOW_QUOTAS__DEVICES": "1000000",
         "IOTFLOW_LOG__LEVEL": "warning",
         **settings,
     }
     environment = _environment(own, configured=configured)
     command = [sys.executable, "-m", "iotflow.cli.main", "serve"]
     runs_in = Path.cwd() if configured else directory  # where a .env would be read
-    launch = _Launch(name, command, environment, port, "/health/ready", directory, runs_in)
+    launch = _Launch(
+        name, command, environment, port, "/health/ready", directory, runs_in, has_metrics=True
+    )
     with _running(launch) as server:
         yield server
 
@@ -124,7 +141,14 @@ def _running(launch: _Launch) -> Generator[Server]:
         )
     try:
         _await_ready(launch, process)
-        yield Server(launch.name, launch.port, process.pid)
+        yield Server(
+            launch.name,
+            launch.port,
+            process.pid,
+            launch.environment,
+            launch.runs_in,
+            launch.has_metrics,
+        )
     finally:
         _stop(process)
 
@@ -142,7 +166,7 @@ def _await_ready(launch: _Launch, process: "subprocess.Popen[bytes]") -> None:
     ended = process.poll()
     why = f"ended with status {ended}" if ended is not None else f"was not ready in time ({answer})"
     last_words = launch.log_file.read_text(errors="replace").strip().splitlines()[-5:]
-    raise ServerFailedError("\n".join([f"The server '{launch.name}' {why}.", *last_words]))
+    raise BenchError("\n".join([f"The server '{launch.name}' {why}.", *last_words]))
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

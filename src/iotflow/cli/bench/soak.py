@@ -1,5 +1,6 @@
 """A long run of submits at full speed: does the server's memory stay flat?"""
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -7,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import httpx
 from msgspec.structs import replace
 from rich.console import Console
 
+from iotflow.cli.bench.fleet import Fleet
+from iotflow.cli.bench.generator import ended_by_sigterm, generate
+from iotflow.cli.bench.options import BenchError, BenchOptions
 from iotflow.cli.bench.plan import Plan, Result
-from iotflow.cli.bench.runner import BenchError, BenchOptions, ended_by_sigterm, generate
-from iotflow.cli.bench.scenarios import ROWS, Fleet, SetupFailedError, prepare
-from iotflow.cli.bench.servers import HOST, Server, ServerFailedError, iotflow_server
+from iotflow.cli.bench.scenarios import IOTFLOW, ROWS
+from iotflow.cli.bench.servers import HOST, Server
+from iotflow.cli.bench.systems import Launcher, system
 from iotflow.cli.bench.usage import usage_of
+from iotflow.errors import ConfigurationError
 
 _SLICE_S = 15.0
 _ALLOWED_BYTES = 16_000_000
@@ -52,20 +56,22 @@ def is_flat(samples: Sequence[Sample]) -> bool:
 
 
 def soak(options: BenchOptions, minutes: float) -> bool:
-    """Submit for so many minutes and print memory over time. True where it stayed flat.
+    """Submit to one system and print its server's memory. True where it stayed flat.
 
     Raises:
+        ConfigurationError: not one system.
         BenchError: the server did not start, or there is no /proc to read memory from.
     """
-    console = Console()
-    with ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="iotflow-soak-") as scratch:
-        server = iotflow_server("iotflow", Path(scratch), {}, configured=options.configured)
-        try:
-            with server as running:
-                fleet = prepare(running, options.devices)
-                samples = _sample(fleet, options, minutes * 60, console)
-        except (ServerFailedError, SetupFailedError, httpx.HTTPError) as error:
-            raise BenchError(str(error)) from None
+    if len(options.systems) != 1:
+        raise ConfigurationError("--systems: soak takes one")
+    console, measured = Console(), system(options.systems[0])
+    with (
+        ended_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="iotflow-soak-") as scratch,
+        contextlib.ExitStack() as stack,
+    ):
+        fleet = Launcher(Path(scratch), stack, options.devices).start(measured, IOTFLOW)
+        samples = _sample(fleet, options, minutes * 60, console)
     return _verdict(samples, console)
 
 
@@ -89,14 +95,14 @@ def _submits(fleet: Fleet, options: BenchOptions, seconds: float) -> Plan:
         host=HOST,
         port=fleet.server.port,
         requests=row.requests(fleet),
-        connections=options.connections,
+        connections=options.connections[0],
         seconds=seconds,
         warmup_s=0.0,
     )
 
 
 def _rss_bytes(server: Server) -> int:
-    usage = usage_of(server.pid)
+    usage = usage_of({server.pid})
     if usage is None:
         raise BenchError("The server's memory cannot be read: it ended, or there is no /proc.")
     return usage.rss_bytes

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+
+from iotflow.stores.cache.expiring import ExpiringMap
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -19,10 +20,8 @@ class LocalCache(Generic[K, V]):
     def __init__(
         self, capacity: int, ttl_s: float, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._capacity = capacity
-        self._ttl_s = ttl_s
         self._now = now
-        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._entries: ExpiringMap[K, V] = ExpiringMap(ttl_s, capacity)
         self.hits = 0
         self.misses = 0
 
@@ -30,21 +29,23 @@ class LocalCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        entry = self._entries.get(key)
-        if entry is not None and entry[0] > self._now():
+        found = self.glance(key)
+        if found is None:
+            self.misses += 1
+        return found
+
+    def glance(self, key: K) -> V | None:
+        """`get`, for who will ask again where there is nothing: no miss is counted."""
+        found = self._entries.get(key, self._now())
+        if found is not None:
             self.hits += 1
-            return entry[1]
-        self.misses += 1
-        return None
+        return found
 
     def put(self, key: K, value: V) -> None:
-        self._entries.pop(key, None)
-        self._entries[key] = (self._now() + self._ttl_s, value)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+        self._entries.put(key, value, self._now())
 
     def pop(self, key: K) -> None:
-        self._entries.pop(key, None)
+        self._entries.pop(key)
 
     def clear(self) -> None:
         self._entries.clear()

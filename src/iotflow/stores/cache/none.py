@@ -21,6 +21,8 @@ from iotflow.stores.cache.protocol import (
     WindowCount,
     Work,
 )
+from iotflow.stores.cache.statistics import entry_statistics
+from iotflow.stores.statistics import Statistic
 
 
 @final
@@ -70,6 +72,9 @@ class NoCache(CacheStore):
             "logs": len(self._logs),
             **self._broker.sizes(),
         }
+
+    async def statistics(self) -> list[Statistic]:
+        return entry_statistics(self.sizes())
 
     async def open(self) -> None:
         self._is_open = True

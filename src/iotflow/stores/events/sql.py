@@ -12,6 +12,7 @@ from iotflow.stores.events.protocol import EventQuery
 from iotflow.stores.events.sql_append import append_parameters, append_statement
 from iotflow.stores.events.sql_table import events
 from iotflow.stores.sql import Database
+from iotflow.stores.statistics import Statistic
 
 _APPEND_ROWS = 1_000
 _DELETE_ROWS = 5_000
@@ -43,6 +44,9 @@ class SqlEventStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def statistics(self) -> list[Statistic]:
+        return await self._database.statistics()
 
     async def ping(self) -> None:
         async with self._database.reading() as connection:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import ARRAY, BigInteger, FromClause, Text, bindparam, func, select, true
 from sqlalchemy import column as sql_column
-from sqlalchemy.dialects import postgresql, sqlite
 
 from iotflow.domain.events import Event
 from iotflow.domain.points import INT64_MAX, INT64_MIN
 from iotflow.stores.events.sql_table import events
+from iotflow.stores.sql import inserting
 
 _encode = json.JSONEncoder(allow_nan=False).encode
 _COLUMNS = [column.name for column in events.columns]
@@ -26,7 +26,7 @@ _TYPES = [Text if isinstance(column.type, Text) else BigInteger for column in ev
 
 def append_statement(for_sqlite: bool) -> Any:
     """INSERT of the events that `append_parameters` gives; known ids change nothing."""
-    insert = sqlite.insert(events) if for_sqlite else postgresql.insert(events)
+    insert = inserting(events, "sqlite" if for_sqlite else "postgresql")
     rows = _json_rows() if for_sqlite else _array_rows()
     # Without its WHERE, SQLite would read the ON of ON CONFLICT as a join's.
     chosen = select(*rows.columns).where(true())

@@ -26,6 +26,17 @@ class NaiveTimeError(DontWrapMixin, ValueError):
     """The caller's mistake: unwrapped, so that it is not taken for a database that is away."""
 
 
+def aware(moment: datetime) -> datetime:
+    """The same moment.
+
+    Raises:
+        NaiveTimeError: it has no zone.
+    """
+    if moment.tzinfo is None:
+        raise NaiveTimeError("a datetime without a zone would be read as local time")
+    return moment
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware datetimes in and out; SQLite keeps them as UTC without a zone."""
 
@@ -35,9 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise NaiveTimeError("a datetime without a zone would be read as local time")
-        value = value.astimezone(UTC)
+        value = aware(value).astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -197,7 +206,7 @@ device_config = Table(
     Column("reported_at", UtcDateTime),
 )
 
-# Users and devices that a job names are gone: these ids refer to nothing.
+# Users and devices that a deletion names are gone: these ids refer to nothing.
 jobs = _table(
     "jobs",
     Column("id", Id, primary_key=True),
@@ -214,13 +223,16 @@ jobs = _table(
     Column("lease_until", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
+    Column("parameters", JSON, nullable=False, server_default="{}"),
+    Column("state", JSON, nullable=False, server_default="{}"),
+    Column("report", JSON, nullable=False, server_default="{}"),
 )
 
 job_devices = Table(
     "job_devices",
     metadata,
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("device_id", BigInteger, primary_key=True),
+    Column("device_id", BigInteger, primary_key=True, index=True),
 )
 
 job_keys = Table(

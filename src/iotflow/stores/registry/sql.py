@@ -19,7 +19,9 @@ from iotflow.stores.registry import (
     sql_tokens,
     sql_users,
 )
+from iotflow.stores.registry.together import Together
 from iotflow.stores.sql import Database
+from iotflow.stores.statistics import Statistic
 
 
 class SqlRegistry(
@@ -35,7 +37,7 @@ class SqlRegistry(
     sql_slots.Slots,
     sql_epochs.Epochs,
 ):
-    """Implements `Registry` (protocol.py) for a `sqlite:///` or `postgresql://` URL.
+    """Implements `Registry` (protocol/) for a `sqlite:///` or `postgresql://` URL.
 
     On PostgreSQL at most `pool_size` calls run at once, each on a connection for itself;
     further ones wait for a short while and then raise OverloadedError.
@@ -43,6 +45,7 @@ class SqlRegistry(
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self._database = Database("registry", url, pool_size=pool_size)
+        self._lookups = Together(self.key_records)
 
     @property
     def backend(self) -> str:
@@ -57,6 +60,9 @@ class SqlRegistry(
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def statistics(self) -> list[Statistic]:
+        return await self._database.statistics()
 
     async def ping(self) -> None:
         async with self.reading() as connection:

@@ -14,7 +14,7 @@ from iotflow.errors import NotFoundError, StaleVersionError
 from iotflow.stores.registry.models import api_keys, devices, group_devices, users
 from iotflow.stores.registry.protocol import DeviceQuery, NewDevice, NewKey
 from iotflow.stores.registry.sql_base import Connections
-from iotflow.stores.registry.sql_keys import insert_keys, to_key
+from iotflow.stores.registry.sql_keys import insert_keys, live, to_key
 from iotflow.stores.registry.sql_users import refuse_beyond
 
 
@@ -100,6 +100,17 @@ class Devices(Connections):
         )
         async with self.reading() as connection:
             return {row.device_id: to_key(row) for row in await connection.execute(statement)}
+
+    async def known_devices(self, device_ids: Collection[int]) -> set[int]:
+        statement = select(devices.c.id).where(devices.c.id.in_(device_ids))
+        async with self.reading() as connection:
+            return set((await connection.execute(statement)).scalars())
+
+    async def live_keys(self, device_ids: Collection[int], now: datetime) -> list[str]:
+        chosen = api_keys.c.device_id.in_(device_ids)
+        statement = select(api_keys.c.digest).where(chosen, live(now)).order_by(api_keys.c.id)
+        async with self.reading() as connection:
+            return list((await connection.execute(statement)).scalars())
 
     async def device_names(self, user_id: int, limit: int) -> dict[int, str]:
         columns = (devices.c.id, devices.c.name)

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +14,7 @@ from iotflow.stores.registry.models import devices, group_devices, groups
 from iotflow.stores.registry.protocol import GroupQuery, NewGroup
 from iotflow.stores.registry.sql_base import Connections
 from iotflow.stores.registry.sql_users import refuse_beyond
+from iotflow.stores.sql import inserting
 
 
 def _to_group(row: Any, device_count: int) -> Group:
@@ -154,11 +154,11 @@ async def _inserted(
     """Those that were not there yet. In one order, so that two callers cannot block each other."""
     if not device_ids:
         return set()
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     rows = [
         {"group_id": group_id, "device_id": device_id, "added_at": now}
         for device_id in sorted(device_ids)
     ]
-    statement = dialect.insert(group_devices).values(rows).on_conflict_do_nothing()
+    insertion = inserting(group_devices, connection.dialect.name)
+    statement = insertion.values(rows).on_conflict_do_nothing()
     added = await connection.execute(statement.returning(group_devices.c.device_id))
     return set(added.scalars())

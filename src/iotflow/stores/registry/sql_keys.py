@@ -1,5 +1,6 @@
 """Device keys: what they open, rotation, revocation, and when they were last used."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,6 +11,8 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    String,
+    any_,
     bindparam,
     column,
     func,
@@ -22,12 +25,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.domain.devices import ApiKey, DeviceStatus, KeyRecord
 from iotflow.domain.times import from_ms, to_ms
-from iotflow.errors import ConflictError, NotFoundError
-from iotflow.stores.registry.models import UtcDateTime, api_keys, devices, users
+from iotflow.errors import ConflictError, NotFoundError, StoreUnavailableError
+from iotflow.stores.registry.models import UtcDateTime, api_keys, aware, devices, users
 from iotflow.stores.registry.protocol import NewKey
 from iotflow.stores.registry.sql_base import Connections
+from iotflow.stores.registry.together import Together
 
 MAX_LIVE_KEYS = 2
+
+# As long as a call may take: who waits for the call before as well is not kept for longer.
+_LOOKUP_S = 5.0
 
 
 def to_key(row: Any) -> ApiKey:
@@ -66,26 +73,25 @@ async def insert_keys(
 
 
 class Keys(Connections):
+    _lookups: Together[str, KeyRecord]
+
     async def key_record(self, digest: str, now: datetime) -> KeyRecord | None:
-        statement = (
-            select(
-                api_keys.c.id,
-                api_keys.c.prefix,
-                api_keys.c.device_id,
-                api_keys.c.created_at,
-                api_keys.c.expires_at,
-                devices.c.user_id,
-                devices.c.name,
-                devices.c.status,
-                users.c.is_active,
-            )
-            .join_from(api_keys, devices)
-            .join(users)
-            .where(api_keys.c.digest == digest, live(now))
-        )
+        now_ms = to_ms(aware(now))
+        try:
+            async with asyncio.timeout(_LOOKUP_S):
+                record = await self._lookups.get(digest)
+        except TimeoutError as error:
+            raise StoreUnavailableError("registry") from error
+        if record is None or (record.expires_ms is not None and record.expires_ms <= now_ms):
+            return None
+        return record
+
+    async def key_records(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
+        """The records of keys that are not revoked, by their digests."""
         async with self.reading() as connection:
-            row = (await connection.execute(statement)).first()
-        return _to_record(row) if row else None
+            statement = _records_of(sqlite=connection.dialect.name == "sqlite")
+            rows = await connection.execute(statement, {"digests": list(digests)})
+            return {row.digest: _to_record(row) for row in rows}
 
     async def keys(self, device_id: int, now: datetime) -> list[ApiKey]:
         statement = (
@@ -148,6 +154,32 @@ class Keys(Connections):
                 await connection.execute(_held_devices(seen), parameters)
             await connection.execute(_stamp_devices(seen), parameters)
             await connection.execute(_stamp_keys(seen), parameters)
+
+
+def _records_of(*, sqlite: bool) -> Any:
+    key = api_keys.c
+    if sqlite:
+        chosen = key.digest.in_(bindparam("digests", expanding=True))
+    else:
+        # An array, so that the statement is the same for any number of them.
+        chosen = key.digest == any_(bindparam("digests", type_=ARRAY(String)))
+    return (
+        select(
+            key.id,
+            key.digest,
+            key.prefix,
+            key.device_id,
+            key.created_at,
+            key.expires_at,
+            devices.c.user_id,
+            devices.c.name,
+            devices.c.status,
+            users.c.is_active,
+        )
+        .join_from(api_keys, devices)
+        .join(users)
+        .where(chosen, key.revoked_at.is_(None))
+    )
 
 
 def _to_record(row: Any) -> KeyRecord:

@@ -18,7 +18,7 @@ from iotflow.stores.registry.models import (
     refresh_tokens,
     users,
 )
-from iotflow.stores.registry.protocol import NewRefreshToken, NewUser, UserQuery
+from iotflow.stores.registry.protocol import NewRefreshToken, NewUser, Reused, Rotated, UserQuery
 from iotflow.stores.registry.sql_base import Connections
 
 # A used token must be known for as long as a thief might replay it, not for ever.
@@ -191,7 +191,7 @@ class Users(Connections):
 
     async def rotate_refresh_token(
         self, digest: str, successor_digest: str, expires_at: datetime, now: datetime
-    ) -> tuple[User, str] | None:
+    ) -> Rotated | Reused | None:
         tokens = refresh_tokens.c
         async with self.writing() as connection:
             # First of all the user, as whoever ends all sessions does: that end sees the
@@ -207,17 +207,17 @@ class Users(Connections):
             )
             token = spent.first()
             if token is None:
-                await _end_family(connection, digest, now, only_used=True)
-                return None
+                victim = await _end_family(connection, digest, now, only_used=True)
+                return None if victim is None else Reused(victim)
             if owner is None or not owner.is_active:
                 return None
             new = NewRefreshToken(token.user_id, token.family, successor_digest, expires_at)
             await _insert_token(connection, new, now)
-            return owner, token.family
+            return Rotated(owner, token.family)
 
-    async def end_session(self, digest: str, now: datetime) -> None:
+    async def end_session(self, digest: str, now: datetime) -> int | None:
         async with self.writing() as connection:
-            await _end_family(connection, digest, now, only_used=False)
+            return await _end_family(connection, digest, now, only_used=False)
 
 
 async def _insert_token(connection: AsyncConnection, new: NewRefreshToken, now: datetime) -> None:
@@ -240,16 +240,19 @@ async def _forget_expired(connection: AsyncConnection, now: datetime) -> None:
 
 async def _end_family(
     connection: AsyncConnection, digest: str, now: datetime, *, only_used: bool
-) -> None:
+) -> int | None:
+    """The user whose session has ended with that."""
     tokens = refresh_tokens.c
     family = select(tokens.family).where(tokens.digest == digest)
     if only_used:
         family = family.where(tokens.used_at.is_not(None))
-    await connection.execute(
+    ended = await connection.execute(
         update(refresh_tokens)
         .where(tokens.family.in_(family), tokens.revoked_at.is_(None))
         .values(revoked_at=now)
+        .returning(tokens.user_id)
     )
+    return ended.scalars().first()
 
 
 async def _use_invitation(connection: AsyncConnection, digest: str, now: datetime) -> None:

@@ -113,6 +113,43 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     value: float
 
 
+class MarkQuery(msgspec.Struct, frozen=True, gc=False):
+    """Of a device's points in a range those with from_us <= written_us < to_us.
+
+    A page looks at `limit` points at most, newest first, whatever they were written with.
+    """
+
+    device_id: int
+    range: TimeRange
+    from_us: int
+    to_us: int
+    limit: int
+    after: PageKey | None = None
+
+
+class MarkedPoint(msgspec.Struct, frozen=True, gc=False):
+    """Which point it is, and which submission wrote it: `written_us` names it for the device."""
+
+    timestamp_ms: int
+    measurement: str
+    user_id: int
+    written_us: int
+
+
+class MarkPage(msgspec.Struct, frozen=True, gc=False):
+    """What was found, newest first, and where to go on; the range is done where that is None."""
+
+    points: list[MarkedPoint]
+    after: PageKey | None
+
+
+class DevicePage(msgspec.Struct, frozen=True, gc=False):
+    """Devices in the store's own order, and where to go on; None after the last of them."""
+
+    device_ids: list[int]
+    after: int | None
+
+
 class RangeTooLargeError(InvalidInputError):
     """A query would read more rows than its budget."""
 
@@ -172,6 +209,14 @@ class TelemetryStore(Store, Protocol):
         Raises:
             RangeTooLargeError: as `slots`.
         """
+        ...
+
+    async def marks(self, query: MarkQuery) -> MarkPage:
+        """One page of a walk over points by the submissions that wrote them."""
+        ...
+
+    async def devices(self, after: int | None, limit: int) -> DevicePage:
+        """One page of the devices that have points; deletions may leave some too many."""
         ...
 
     async def delete_range(self, device_id: int, within: TimeRange, written_us: int) -> int | None:

@@ -10,7 +10,7 @@ from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.counters import CacheCounters
-from iotflow.stores.cache.memory.expiring import ExpiringMap
+from iotflow.stores.cache.expiring import ExpiringMap
 from iotflow.stores.cache.memory.keys import KeyEntries
 from iotflow.stores.cache.memory.latest import LatestEntries
 from iotflow.stores.cache.memory.pubsub import Broker
@@ -24,7 +24,9 @@ from iotflow.stores.cache.protocol import (
     WindowCount,
     Work,
 )
+from iotflow.stores.cache.statistics import entry_statistics
 from iotflow.stores.cache.ttls import CacheTtls
+from iotflow.stores.statistics import Statistic
 
 
 @final
@@ -88,6 +90,9 @@ class MemoryCache(CacheStore):
             "logs": len(self._logs),
             **self._broker.sizes(),
         }
+
+    async def statistics(self) -> list[Statistic]:
+        return entry_statistics(self.sizes())
 
     async def open(self) -> None:
         self._is_open = True

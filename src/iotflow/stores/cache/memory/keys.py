@@ -2,12 +2,22 @@
 
 from collections.abc import Collection
 
+import msgspec
+from msgspec.structs import astuple
+
+from iotflow.domain.devices import DeviceStatus, KeyRecord
 from iotflow.stores.cache.counters import CacheCounters
-from iotflow.stores.cache.memory.expiring import Evicted, ExpiringMap
+from iotflow.stores.cache.expiring import Evicted, ExpiringMap
 from iotflow.stores.cache.protocol import KeyEntry
 from iotflow.stores.cache.ttls import CacheTtls
 
 OPENS_NOTHING = KeyEntry(None)
+
+# A record packed is a third of the size of its objects, and there is one for every device.
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(
+    tuple[int, str, int, int, str, DeviceStatus, bool, int, int | None]
+).decode
 
 
 class KeyEntries:
@@ -20,7 +30,7 @@ class KeyEntries:
 
     def __init__(self, ttls: CacheTtls, max_keys: int, counters: CacheCounters) -> None:
         self._counters = counters
-        self._records: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.key_s, max_keys)
+        self._records: ExpiringMap[str, bytes] = ExpiringMap(ttls.key_s, max_keys)
         self._unknown: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.unknown_key_s, max_keys)
         self._tombstones: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.tombstone_s, max_keys)
         self._holds: ExpiringMap[str, bool] = ExpiringMap(ttls.forget_s, max_keys)
@@ -35,11 +45,11 @@ class KeyEntries:
         }
 
     def look(self, digest: str, now_s: float) -> KeyEntry | None:
-        entry = (
-            self._records.touch(digest, now_s)
-            or self._tombstones.get(digest, now_s)
-            or self._unknown.get(digest, now_s)
-        )
+        packed = self._records.touch(digest, now_s)
+        if packed is not None:
+            self._counters.key_hits += 1
+            return KeyEntry(KeyRecord(*_unpack(packed)))
+        entry = self._tombstones.get(digest, now_s) or self._unknown.get(digest, now_s)
         if entry is None:
             self._counters.key_misses += 1
         else:
@@ -49,8 +59,10 @@ class KeyEntries:
     def fill(self, digest: str, entry: KeyEntry, now_s: float) -> None:
         if now_s < self._no_fills_until_s or self._is_taken(digest, now_s):
             return
-        entries = self._unknown if entry.record is None else self._records
-        self._count(entries.put(digest, entry, now_s))
+        if entry.record is None:
+            self._count(self._unknown.put(digest, OPENS_NOTHING, now_s))
+        else:
+            self._count(self._records.put(digest, _pack(astuple(entry.record)), now_s))
 
     def revoke(self, digests: Collection[str], now_s: float) -> None:
         for digest in digests:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.stores.cache.counters import CacheCounters
-from iotflow.stores.cache.memory.expiring import ExpiringMap
+from iotflow.stores.cache.expiring import ExpiringMap
 from iotflow.stores.cache.ttls import CacheTtls
 
 _SWEPT_PER_FILL = 2

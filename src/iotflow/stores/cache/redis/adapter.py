@@ -37,9 +37,12 @@ from iotflow.stores.cache.redis.latest import LatestEntries
 from iotflow.stores.cache.redis.mending import Mending
 from iotflow.stores.cache.redis.messages import Messages
 from iotflow.stores.cache.redis.pipe import PipeCounters, PipeLimits
+from iotflow.stores.cache.redis.statistics import pipe_statistics, server_statistics
 from iotflow.stores.cache.redis.topology import OneServer, Topology
 from iotflow.stores.cache.redis.urls import parse_url
+from iotflow.stores.cache.statistics import entry_statistics
 from iotflow.stores.cache.ttls import CacheTtls
+from iotflow.stores.statistics import Statistic
 
 
 @final
@@ -130,6 +133,11 @@ class RedisCache(CacheStore):
     def sizes(self) -> Mapping[str, int]:
         """How many things of each kind this process keeps for the cache."""
         return {"doubts": len(self._doubts), **self._messages.sizes()}
+
+    async def statistics(self) -> list[Statistic]:
+        self._check_open()
+        servers = await server_statistics(self._topology.pipes())
+        return [*servers, *pipe_statistics(self.pipes), *entry_statistics(self.sizes())]
 
     async def open(self) -> None:
         if self._is_open:

@@ -11,7 +11,7 @@ from iotflow.stores.cache.protocol import Hit, KeyEntry, WindowCount
 
 REFUSED = KeyEntry(None)
 _REVOKED, _FORGOTTEN = b"revoked", b"forgotten"
-_ENTRY_MARKS = ord("#")
+_ENTRY_MARKS = b"#"
 
 _encode = msgspec.json.Encoder().encode
 _point = msgspec.json.Decoder(tuple[int, Value, int, str, int]).decode
@@ -97,12 +97,16 @@ def encode_points(points: Iterable[LatestPoint]) -> list[Any]:
 
 
 def decode_latest(flat: Sequence[bytes], epoch: int) -> tuple[LatestPoint, ...] | None:
-    """An entry's points, sorted; None unless it is complete and of the epoch."""
+    """An entry's points, sorted; None unless it is complete and of the epoch.
+
+    Raises:
+        ValueError: this is no entry.
+    """
     found: list[LatestPoint] = []
     marks: dict[bytes, bytes] = {}
     for at in range(0, len(flat), 2):
         name = flat[at]
-        if name[0] == _ENTRY_MARKS:
+        if name[:1] == _ENTRY_MARKS:
             marks[name] = flat[at + 1]
             continue
         timestamp_ms, value, _, unit, written_us = _point(flat[at + 1])
@@ -135,4 +139,7 @@ def decode_key(held: bytes | None, epoch: int | None) -> KeyEntry | None:
     mark, _, record = held.partition(b":")
     if epoch is None or mark != b"%d" % epoch:
         return None
-    return KeyEntry(_record(record))
+    try:
+        return KeyEntry(_record(record))
+    except ValueError:
+        return None  # not written by us: the registry knows

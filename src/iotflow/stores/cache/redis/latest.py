@@ -48,12 +48,21 @@ class LatestEntries:
             for device_id, flat in zip(device_ids, replies, strict=True):
                 if epoch is None or device_id in self._doubts:
                     continue
-                points = codec.decode_latest(flat, epoch)
+                points = self._decoded(device_id, flat, epoch)
                 if points is not None:
                     found[device_id] = points
         self._counters.latest_hits += len(found)
         self._counters.latest_misses += len(device_ids) - len(found)
         return found
+
+    def _decoded(
+        self, device_id: int, flat: Sequence[bytes], epoch: int
+    ) -> Sequence[LatestPoint] | None:
+        try:
+            return codec.decode_latest(flat, epoch)
+        except ValueError:
+            self._doubts.add(device_id)  # so it is removed before it is filled again
+            return None
 
     def _epoch_now(self) -> int | None:
         """Asked anew after waiting: it is the time of the answer that counts."""

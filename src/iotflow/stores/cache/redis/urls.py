@@ -6,6 +6,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from iotflow.errors import ConfigurationError
+from iotflow.stores.urls import split_url
 
 Kind = Literal["single", "sentinel", "cluster"]
 Address = tuple[str, int]
@@ -46,8 +47,7 @@ def parse_url(url: str) -> RedisUrl:
     kind = _KINDS.get(scheme)
     if kind is None:
         raise ConfigurationError(f"A cache URL begins with one of {', '.join(_KINDS)}.")
-    # urlsplit knows no list of hosts: it gets them without the user.
-    split = urlsplit(f"redis://{rest}")
+    split = split_url(f"redis://{rest}")
     user, _, hosts = split.netloc.rpartition("@")
     given = _options(split.query)
     tls = scheme.startswith("rediss") or _flag(given.pop("tls", "false"), "tls")

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -16,14 +16,17 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     InvalidURI,
+    OperationFailure,
     PyMongoError,
 )
+from pymongo.uri_parser import parse_uri
 
 from iotflow import errors
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import Breaker
 from iotflow.stores.calls import Calls
 from iotflow.stores.events.mongo.documents import CODEC
+from iotflow.stores.urls import split_url
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Collection = AsyncIOMotorCollection[dict[str, Any]]
@@ -59,6 +62,8 @@ class Driver:
         self._role = role
         self._url = url
         self._calls = Calls(self.breaker, size=_CALLS_AT_ONCE, limit_s=_CALL_S)
+        if not url.startswith("mongodb+srv:"):  # what that stands for is asked when it is opened
+            _check(url)
         self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
         self._is_open = False
 
@@ -91,6 +96,19 @@ class Driver:
     async def ping(self) -> None:
         async with self._database() as database:
             await database.command("ping")
+
+    async def told(
+        self, command: dict[str, Any], *, database: str | None = None
+    ) -> Mapping[str, Any]:
+        """The answer to a command that only asks; empty where the server does not know the
+        command, or does not allow it. Of the events' database if no other is named."""
+        async with self._database() as found:
+            asked: Any = found if database is None else found.client.get_database(database)
+            try:
+                told: Mapping[str, Any] = await asked.command(command)
+                return told
+            except OperationFailure:
+                return {}
 
     async def insert(self, collection: str, documents: Sequence[RawBSONDocument]) -> int:
         """Insert what is not there yet; returns how many that were.
@@ -135,13 +153,20 @@ class Driver:
                 raise StoreUnavailableError(self._role) from error
 
 
+def _check(url: str) -> None:
+    try:
+        parse_uri(url)
+    except (PyMongoError, ValueError) as error:
+        raise errors.ConfigurationError("It cannot be read as a mongodb:// URL.") from error
+
+
 def _connect(url: str) -> "AsyncIOMotorClient[dict[str, Any]]":
-    given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    given = {name.lower() for name, _ in parse_qsl(split_url(url).query)}
     options = {name: value for name, value in _OPTIONS.items() if name.lower() not in given}
     try:
         return AsyncIOMotorClient(url, **options)
     except (InvalidURI, ConfigurationError, ValueError) as error:
-        raise errors.ConfigurationError("mongodb:// URL: it cannot be read") from error
+        raise errors.ConfigurationError("It cannot be read as a mongodb:// URL.") from error
 
 
 def _count_known(error: BulkWriteError) -> int:

@@ -9,7 +9,9 @@ from iotflow.stores.breaker import BreakerState
 from iotflow.stores.events.mongo.documents import date_of, to_document, to_event
 from iotflow.stores.events.mongo.driver import Driver
 from iotflow.stores.events.mongo.indexes import make_indexes
+from iotflow.stores.events.mongo.statistics import statistics
 from iotflow.stores.events.protocol import EventQuery
+from iotflow.stores.statistics import Statistic
 
 _EVENTS = "events"
 _NEWEST_FIRST = (("timestamp", -1), ("_id", -1))
@@ -42,6 +44,9 @@ class MongoEventStore:
 
     async def close(self) -> None:
         await self._driver.close()
+
+    async def statistics(self) -> list[Statistic]:
+        return await statistics(self._driver)
 
     async def ping(self) -> None:
         await self._driver.ping()

@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import get_default_verify_paths
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from iotflow.errors import ConfigurationError
+from iotflow.stores.urls import split_url
 
 _DEFAULT_PORT = 9042
 _MAX_TTL_S = 20 * 365 * 24 * 3600  # Cassandra takes no more
@@ -52,7 +53,7 @@ def parse_address(url: str) -> Address:
     Raises:
         ConfigurationError: naming what is wrong, without the password.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme != "cassandra":
         raise _wrong("begins with cassandra://")
     credentials, _, places = parts.netloc.rpartition("@")

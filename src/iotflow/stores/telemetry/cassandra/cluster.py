@@ -1,5 +1,7 @@
 """How the driver is set up."""
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import acsylla
@@ -8,17 +10,39 @@ import structlog
 from iotflow.stores.telemetry.cassandra.address import Address
 
 _CONNECT_S = 3.0
-_HEARTBEAT_S, _IDLE_S = 3, 6
+# A node that says nothing for so long is left alone. Until then a frozen one is asked like others.
+_HEARTBEAT_S, _IDLE_S = 1, 3
 _RECONNECT_MS = 500
 _REQUEST_S = 30  # the limits of driver.py come first
+_TELL_AGAIN_S = 60.0
+_REMEMBERED = 256
 _HARMLESS = "Could not retrieve sharding info"  # each connection to Cassandra says it as an error
 
 _log = structlog.get_logger(__name__)
 
 
+class DriverLog:
+    """Passes on what the driver says, each thing once in a while: with nodes away it tells of
+    every attempt to reconnect, several a second and node."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._told_s: dict[str, float] = {}
+
+    def take(self, message: Any) -> None:
+        text = str(message.message)
+        now_s = self._clock()
+        if _HARMLESS in text or now_s - self._told_s.get(text, -_TELL_AGAIN_S) < _TELL_AGAIN_S:
+            return
+        if len(self._told_s) >= _REMEMBERED:
+            self._told_s.clear()
+        self._told_s[text] = now_s
+        _log.warning("cassandra_driver", message=text)
+
+
 def create_cluster(address: Address, io_threads: int, connections_a_host: int) -> Any:
     """The driver's cluster object, not yet connected. It belongs to the running loop."""
-    options: dict[str, Any] = {"logging_callback": _take_log}
+    options: dict[str, Any] = {"logging_callback": DriverLog().take}
     if address.user is not None:
         options |= {"username": address.user, "password": address.password}
     if address.local_dc is not None:
@@ -47,9 +71,3 @@ def create_cluster(address: Address, io_threads: int, connections_a_host: int) -
     # As an option it is overridden by the default of another one, which grows to a minute.
     cluster.set_constant_reconnect(_RECONNECT_MS)
     return cluster
-
-
-def _take_log(message: Any) -> None:
-    text = str(message.message)
-    if _HARMLESS not in text:
-        _log.warning("cassandra_driver", message=text)

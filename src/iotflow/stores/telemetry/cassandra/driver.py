@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import acsylla
 
@@ -20,14 +20,13 @@ from iotflow.stores.telemetry.cassandra.failures import (
     TimedOutError,
     translated,
 )
+from iotflow.stores.telemetry.cassandra.tries import SideBySide, within
 
 # The driver's objects carry no types.
 Session = Any
 Statement = Any
 Prepared = Any
 Result = Any
-
-T = TypeVar("T")
 
 SCAN_S = 30.0
 """The limit of a statement that may walk through whole days of points."""
@@ -42,7 +41,8 @@ class Driver:
     """Runs statements within limits of time and number.
 
     At most `max_in_flight` statements are under way and `max_waiting` wait; more raise
-    OverloadedError. Each is tried up to three times within `limit_s`, so all must be idempotent.
+    OverloadedError. Each is tried again within `limit_s`, up to three times, so all must be
+    idempotent.
     """
 
     def __init__(
@@ -69,9 +69,15 @@ class Driver:
         self._connections_a_host = connections_a_host
         self._monotonic = monotonic
         self._slots = asyncio.Semaphore(max_in_flight)
+        self._side_by_side = SideBySide()
         self._cluster: Any = None
         self._connecting: asyncio.Task[Session] | None = None
         self._session: Session = None
+
+    @property
+    def port(self) -> int:
+        """Of every node."""
+        return self._address.port
 
     @property
     def waiting(self) -> int:
@@ -122,7 +128,7 @@ class Driver:
         """Raises StoreUnavailableError."""
         self._breaker.admit()
         try:
-            prepared = await _within(self._limit_s, self._connected.create_prepared(cql))
+            prepared = await within(self._limit_s, self._connected.create_prepared(cql))
         except FAILURES as error:
             raise self._noted(error) from error
         except BaseException:
@@ -135,7 +141,7 @@ class Driver:
         """Run a statement of the schema, or another without parameters; waits for agreement."""
         statement = _acsylla.create_statement(cql, parameters=0, timeout=SCAN_S)
         try:
-            return await _within(SCAN_S, self._connected.execute(statement))
+            return await within(SCAN_S, self._connected.execute(statement))
         except FAILURES as error:
             raise translated(error) from error
 
@@ -179,12 +185,12 @@ class Driver:
 
     async def _try_scan(self, statement: Statement) -> Result:
         try:
-            return await _within(SCAN_S, self._execute(statement))
+            return await within(SCAN_S, self._execute(statement))
         except FAILURES as error:
             if isinstance(error, (*SLOW, *CALLERS_FAULT)):
                 raise
         await asyncio.sleep(_PAUSE_S)
-        return await _within(SCAN_S, self._execute(statement))
+        return await within(SCAN_S, self._execute(statement))
 
     async def _in_turn(self, call: Callable[[Any], Any], argument: Any) -> Any:
         await self._enter()
@@ -197,13 +203,27 @@ class Driver:
         """The rows of an idempotent statement; raises as `run`."""
         return [row.as_tuple() for row in await self._run(self._execute, statement)]
 
+    async def ask(self, statement: Statement, limit_s: float) -> list[tuple[Any, ...]]:
+        """The rows of a statement about a single node: tried once within `limit_s`, and neither
+        failure nor success is held against the cluster.
+
+        Raises:
+            StoreUnavailableError: no answer.
+            OverloadedError: too many statements are under way.
+        """
+        try:
+            result = await within(limit_s, self._in_turn(self._execute, statement))
+        except FAILURES as error:
+            raise translated(error) from error
+        return [row.as_tuple() for row in result]
+
     async def _run(self, execute: Callable[[Any], Any], statement: Any) -> Result:
         statement.set_is_idempotent(True)
         self._breaker.admit()
         try:
             await self._enter()
             try:
-                result = await _within(self._request_timeout_s, execute(statement))
+                result = await within(self._request_timeout_s, execute(statement))
             except FAILURES as error:
                 if isinstance(error, CALLERS_FAULT):
                     raise
@@ -225,10 +245,15 @@ class Driver:
         left_s = self._limit_s - self._request_timeout_s
         try:
             async with asyncio.timeout(left_s):
+                if isinstance(error, TimedOutError):
+                    await asyncio.sleep(_PAUSE_S)
+                    return await self._side_by_side.first_answer(
+                        lambda: within(self._request_timeout_s, execute(statement))
+                    )
                 for attempt in range(1, _MAX_RETRIES + 1):
                     await asyncio.sleep(_PAUSE_S * attempt)
                     try:
-                        return await _within(self._request_timeout_s, execute(statement))
+                        return await within(self._request_timeout_s, execute(statement))
                     except FAILURES as again:
                         if isinstance(again, CALLERS_FAULT):
                             raise
@@ -278,17 +303,3 @@ class Driver:
         else:
             self._breaker.failed()
         return translated(error)
-
-
-async def _within(limit_s: float, call: Awaitable[T]) -> T:
-    """What the driver answers in time. Its own limit was passed by seconds next to a frozen node,
-    and with speculative execution no answer came at all. Cancelling a call is safe.
-
-    Raises:
-        TimedOutError: it did not answer.
-    """
-    try:
-        async with asyncio.timeout(limit_s):
-            return await call
-    except TimeoutError as error:
-        raise TimedOutError from error

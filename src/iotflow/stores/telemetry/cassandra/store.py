@@ -6,18 +6,23 @@ from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import Breaker, BreakerState
-from iotflow.stores.telemetry.cassandra import aggregates, fleet, history, latest
+from iotflow.stores.statistics import Statistic
+from iotflow.stores.telemetry.cassandra import aggregates, fleet, history, latest, submissions
 from iotflow.stores.telemetry.cassandra.address import parse_address
 from iotflow.stores.telemetry.cassandra.deletes import Deleter
 from iotflow.stores.telemetry.cassandra.driver import Driver
 from iotflow.stores.telemetry.cassandra.history import Reader
 from iotflow.stores.telemetry.cassandra.migrate import Migrations
 from iotflow.stores.telemetry.cassandra.statements import Statements
+from iotflow.stores.telemetry.cassandra.statistics import statistics
 from iotflow.stores.telemetry.cassandra.writer import Writer
 from iotflow.stores.telemetry.cassandra.written import WrittenIndex
 from iotflow.stores.telemetry.protocol import (
+    DevicePage,
     FleetHistoryQuery,
     HistoryQuery,
+    MarkPage,
+    MarkQuery,
     Page,
     Sample,
     Slot,
@@ -96,6 +101,9 @@ class CassandraTelemetryStore:
         self._opened = None
         await self._driver.close()
 
+    async def statistics(self) -> list[Statistic]:
+        return await statistics(self._driver, self._address.keyspace)
+
     async def ping(self) -> None:
         # A read with a quorum of one partition. No device has the number 0.
         await self._ready.reader.days(0, 0, 1, history.Order.DESC)
@@ -123,6 +131,12 @@ class CassandraTelemetryStore:
     ) -> list[Sample]:
         reader = self._ready.reader
         return await aggregates.samples(reader, device_id, measurement, within, row_budget)
+
+    async def marks(self, query: MarkQuery) -> MarkPage:
+        return await submissions.marks(self._ready.reader, query)
+
+    async def devices(self, after: int | None, limit: int) -> DevicePage:
+        return await submissions.devices(self._ready.reader, after, limit)
 
     async def delete_range(self, device_id: int, within: TimeRange, written_us: int) -> None:
         await self._ready.deleter.delete_range(device_id, within, written_us)

@@ -26,9 +26,14 @@ SELECT timestamp_ms / $5::bigint AS slot, count(*) AS points, count(number) AS n
 FROM (SELECT timestamp_ms, CASE WHEN value_type <> 3 THEN value END AS number {_RANGE}) AS numbers
 GROUP BY slot
 """  # noqa: S608
+# LIMIT has each edge looked up by its key. Of a device whose points are newer than the server's
+# statistics it expects one row: a plain join compares every slot with every point.
 _EDGE = """
-JOIN telemetry.points AS {0} ON {0}.device_id = $1
-    AND {0}.timestamp_ms = slots.{0}_ms AND {0}.measurement = $2
+CROSS JOIN LATERAL (
+    SELECT * FROM telemetry.points AS point
+    WHERE point.device_id = $1 AND point.timestamp_ms = slots.{0}_ms AND point.measurement = $2
+    LIMIT 1
+) AS {0}
 """
 _EDGE_COLUMNS = """
 {0}.timestamp_ms, {0}.measurement,

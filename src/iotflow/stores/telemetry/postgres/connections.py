@@ -61,6 +61,11 @@ class Connections:
         except TimeoutError:
             self._pool.terminate()
 
+    def pool_sizes(self) -> tuple[int, int, int]:
+        """How many connections are in use, how many idle, and how many there may be."""
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle, self._pool.get_max_size()
+
     @asynccontextmanager
     async def one(self, limit_s: float) -> AsyncGenerator[Connection]:
         """A connection for at most `limit_s`, its errors translated.

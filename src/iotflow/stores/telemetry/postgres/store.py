@@ -6,14 +6,20 @@ from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import Breaker, BreakerState
+from iotflow.stores.postgres import target_of
 from iotflow.stores.sql import migrated
-from iotflow.stores.telemetry.postgres import aggregates, fleet, history
+from iotflow.stores.statistics import Statistic
+from iotflow.stores.telemetry.postgres import aggregates, fleet, history, submissions
 from iotflow.stores.telemetry.postgres.connections import Connections
 from iotflow.stores.telemetry.postgres.deletes import ALL_TIME, EVERY_WRITE_US, Deletes
+from iotflow.stores.telemetry.postgres.statistics import statistics
 from iotflow.stores.telemetry.postgres.writer import Writer
 from iotflow.stores.telemetry.protocol import (
+    DevicePage,
     FleetHistoryQuery,
     HistoryQuery,
+    MarkPage,
+    MarkQuery,
     Page,
     Sample,
     Slot,
@@ -32,6 +38,9 @@ class PostgresTelemetryStore:
     OverloadedError. A group and a chunk of a delete have `write_s` to be committed. Closing
     writes what is queued, for at most about `drain_s`. It uses `writers` + `readers` + 1
     connections.
+
+    Raises:
+        ConfigurationError: the URL cannot work.
     """
 
     backend = "postgres"
@@ -47,6 +56,7 @@ class PostgresTelemetryStore:
         drain_s: float = 10.0,
         breaker: Breaker | None = None,
     ) -> None:
+        target_of(url)  # what cannot work is said now
         self.breaker = breaker or Breaker("telemetry")
         self._url = url
         self._writers = writers
@@ -83,6 +93,9 @@ class PostgresTelemetryStore:
         finally:
             await connections.close()
 
+    async def statistics(self) -> list[Statistic]:
+        return await statistics(self._connections, self._writer.queued_points)
+
     async def ping(self) -> None:
         if not self._writer.is_alive:
             raise StoreUnavailableError("telemetry")
@@ -112,6 +125,12 @@ class PostgresTelemetryStore:
         return await aggregates.samples(
             self._connections, device_id, measurement, within, row_budget
         )
+
+    async def marks(self, query: MarkQuery) -> MarkPage:
+        return await submissions.marks(self._connections, query)
+
+    async def devices(self, after: int | None, limit: int) -> DevicePage:
+        return await submissions.devices(self._connections, after, limit)
 
     async def delete_range(self, device_id: int, within: TimeRange, written_us: int) -> int:
         _, writer, deletes = self._required()

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from iotflow.domain.points import Point
 from iotflow.domain.times import TimeRange
 from iotflow.stores.telemetry.protocol import RangeTooLargeError, Sample, Slot, SlotQuery
-from iotflow.stores.telemetry.sqlite.history import point_of
 from iotflow.stores.telemetry.sqlite.readers import SMALL_STEPS, Readers
+from iotflow.stores.telemetry.sqlite.rows import point_columns, point_of
 
 T = TypeVar("T")
 
@@ -29,13 +29,9 @@ _EDGE = """
 CROSS JOIN points AS {0} ON {0}.device_id = :device_id
     AND {0}.timestamp_ms = slots.{0}_ms AND {0}.measurement = :measurement
 """
-_EDGE_COLUMNS = """
-{0}.timestamp_ms, {0}.measurement,
-{0}.value_type, {0}.value, {0}.int_value, {0}.text_value, {0}.unit
-"""
 _SLOTS_WITH_EDGES = "SELECT slots.*, {}, {} FROM ({}) AS slots {} {}".format(  # noqa: S608
-    _EDGE_COLUMNS.format("first"),
-    _EDGE_COLUMNS.format("last"),
+    point_columns("first"),
+    point_columns("last"),
     _SLOTS,
     _EDGE.format("first"),
     _EDGE.format("last"),

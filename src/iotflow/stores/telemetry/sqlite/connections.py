@@ -44,14 +44,14 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
     # With an `isolation_level` the driver begins and commits by itself: each gives away the
     # interpreter's lock once that way, a BEGIN or COMMIT of ours would do it several times.
     connection = sqlite3.connect(
-        path, isolation_level="IMMEDIATE", check_same_thread=False, cached_statements=64
+        path, isolation_level="IMMEDIATE", check_same_thread=False, cached_statements=256
     )
     for pragma in (
         f"busy_timeout={_BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         f"journal_size_limit={_WAL_SIZE_LIMIT_BYTES}",
-        "cache_size=-16000",
+        "cache_size=-8000",
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
@@ -59,16 +59,21 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
 
 def _connect_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=64
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     for pragma in (f"busy_timeout={busy_timeout_ms}", "query_only=ON"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
+def is_callers_fault(error: Exception) -> bool:
+    """Whether what was to be written can never be written, to whatever disk."""
+    return not isinstance(error, sqlite3.Error) or isinstance(error, _CALLERS_FAULT)
+
+
 def translated(error: Exception) -> Exception:
     """What a caller is told: StoreUnavailableError where the file or its disk is at fault."""
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _CALLERS_FAULT):
+    if isinstance(error, sqlite3.DatabaseError) and not is_callers_fault(error):
         unavailable = StoreUnavailableError("telemetry")
         unavailable.__cause__ = error
         return unavailable

@@ -48,6 +48,7 @@ class RangeDelete:
 
     def __init__(self, device_id: int, within: TimeRange, written_us: int) -> None:
         self.deleted = 0
+        self.has_begun = False
         self._device_id = device_id
         self._start_ms = within.start_ms
         self._end_ms = within.end_ms
@@ -55,6 +56,7 @@ class RangeDelete:
 
     def take_chunk(self, connection: sqlite3.Connection) -> bool:
         """Delete the next chunk and commit; returns whether that was the last."""
+        self.has_begun = True
         connection.execute("BEGIN IMMEDIATE")
         upto_ms = self._end_of_chunk(connection)
         chunk = (self._device_id, self._start_ms, upto_ms)

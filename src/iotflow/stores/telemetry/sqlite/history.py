@@ -2,27 +2,27 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from iotflow.domain.points import DevicePoint, LatestPoint, Point, Value
-from iotflow.stores.telemetry.protocol import (
-    FleetHistoryQuery,
-    HistoryQuery,
-    Order,
-    Page,
-    value_of,
-)
+from iotflow.domain.points import DevicePoint, LatestPoint, Point
+from iotflow.domain.times import TimeRange
+from iotflow.stores.telemetry.protocol import FleetHistoryQuery, HistoryQuery, Order, Page
 from iotflow.stores.telemetry.sqlite.readers import Readers
-from iotflow.stores.telemetry.sqlite.upserts import NEGATIVE_ZERO
+from iotflow.stores.telemetry.sqlite.rows import (
+    device_point_of,
+    latest_point_of,
+    point_columns,
+    point_of,
+)
 
 _DEVICES_A_STATEMENT = 500
-_FLOAT = 0  # an attribute of ValueType would be looked up at every row
+_TIME, _NAME = attrgetter("timestamp_ms"), attrgetter("measurement")
 
 _LATEST = (
-    "SELECT latest.device_id, latest.timestamp_ms, latest.measurement,"
-    " value_type, points.value, int_value, text_value, unit, ingested_at"
+    f"SELECT points.device_id, points.ingested_at, {point_columns()}"  # noqa: S608
     " FROM json_each(?) AS device"
     " CROSS JOIN latest ON latest.device_id = device.value"
     " CROSS JOIN points ON points.device_id = latest.device_id"
@@ -37,7 +37,7 @@ _MEASUREMENTS = "SELECT measurement FROM latest WHERE device_id = ?"
 # The joins keep that order: CROSS JOIN is never turned round, and points are stored in the order
 # of their key; sorting would need all of it first. LIMIT -1 is no limit, but without any SQLite
 # 3.40 takes the recursion's ORDER BY for one that a join may ignore.
-_FLEET = """
+_FLEET = f"""
 WITH RECURSIVE merged (timestamp_ms, device_id) AS (
     SELECT (
         SELECT timestamp_ms FROM points
@@ -54,72 +54,81 @@ WITH RECURSIVE merged (timestamp_ms, device_id) AS (
     ), merged.device_id FROM merged WHERE merged.timestamp_ms IS NOT NULL
     ORDER BY 1 DESC, 2 LIMIT -1
 )
-SELECT points.device_id, points.timestamp_ms, points.measurement,
-       value_type, value, int_value, text_value, unit
+SELECT points.device_id, {point_columns()}
 FROM merged
 CROSS JOIN points ON points.device_id = merged.device_id
     AND points.timestamp_ms = merged.timestamp_ms
 WHERE NOT (points.device_id = :after_device AND points.timestamp_ms = :after_ms
            AND points.measurement <= :after_measurement)
 LIMIT :wanted
-"""
-
-
-def point_of(
-    timestamp_ms: int,
-    measurement: str,
-    kind: int,
-    value: float,
-    integer: int | None,
-    text: str | None,
-    unit: str,
-) -> Point:
-    """A point from its columns, in the order in which every statement here has them."""
-    return Point(timestamp_ms, measurement, _value_of(kind, value, integer, text), unit)
-
-
-def _value_of(kind: int, value: float, integer: int | None, text: str | None) -> Value:
-    if kind == _FLOAT and integer == NEGATIVE_ZERO:
-        return -0.0
-    return value_of(kind, value, integer, text)
+"""  # noqa: S608
 
 
 async def history(readers: Readers, query: HistoryQuery) -> Page[Point]:
     """One page; costs the page, not the range, unless most points are of other measurements."""
     start_ms, end_ms = query.range.start_ms, query.range.end_ms
+    if query.after is not None:
+        if query.order is Order.DESC:
+            end_ms = min(end_ms, query.after.timestamp_ms + 1)
+        else:
+            start_ms = max(start_ms, query.after.timestamp_ms)
+    limit = query.limit + 1
+    points = await _points(readers, query, TimeRange(start_ms, end_ms), query.order, limit)
+    if query.order is Order.DESC:
+        points = await _names_rising(readers, query, points, limit)
+    return Page(points[: query.limit], len(points) > query.limit)
+
+
+async def _points(
+    readers: Readers, query: HistoryQuery, within: TimeRange, order: Order, limit: int
+) -> list[Point]:
+    """In the order of the key, or all of it turned round: then nothing is sorted."""
     after_ms, after_measurement = 0, ""
     if query.after is not None:
         after_ms, after_measurement = query.after.timestamp_ms, query.after.measurement
-        if query.order is Order.DESC:
-            end_ms = min(end_ms, after_ms + 1)
-        else:
-            start_ms = max(start_ms, after_ms)
-    points = await readers.rows(
-        _history_sql(query.order, len(query.measurements)),
+    return await readers.rows(
+        _history_sql(order, len(query.measurements)),
         (
             query.device_id,
-            start_ms,
-            end_ms,
+            within.start_ms,
+            within.end_ms,
             after_ms,
             after_measurement,
             *query.measurements,
-            query.limit + 1,
+            limit,
         ),
         point_of,
     )
-    return Page(points[: query.limit], len(points) > query.limit)
+
+
+async def _names_rising(
+    readers: Readers, query: HistoryQuery, points: list[Point], limit: int
+) -> list[Point]:
+    """Those of one time by name, as pages have them: SQLite would take half as long again.
+
+    Of the last time there may be more than `points` has, which then are its last names.
+    """
+    if len(points) == limit:
+        last_ms = points[-1].timestamp_ms
+        earlier = [point for point in points if point.timestamp_ms != last_ms]
+        if len(earlier) < limit - 1:
+            within = TimeRange(last_ms, last_ms + 1)
+            missing = limit - len(earlier)
+            points = earlier + await _points(readers, query, within, Order.ASC, missing)
+    points.sort(key=_NAME)
+    points.sort(key=_TIME, reverse=True)
+    return points
 
 
 @lru_cache(maxsize=64)
 def _history_sql(order: Order, names: int) -> str:
-    # The order goes by the key, but for equal times: SQLite sorts them alone, block by block.
     direction = "DESC" if order is Order.DESC else "ASC"
     wanted = f"AND measurement IN ({','.join('?' * names)})" if names else ""
     return f"""
-        SELECT timestamp_ms, measurement, value_type, value, int_value, text_value, unit
+        SELECT {point_columns()}
         FROM points WHERE device_id = ? AND timestamp_ms >= ? AND timestamp_ms < ?
         AND NOT (timestamp_ms = ? AND measurement <= ?) {wanted}
-        ORDER BY timestamp_ms {direction}, measurement LIMIT ?
+        ORDER BY timestamp_ms {direction}, measurement {direction} LIMIT ?
     """  # noqa: S608
 
 
@@ -142,12 +151,8 @@ async def fleet_history(readers: Readers, query: FleetHistoryQuery) -> Page[Devi
             "after_device": after.device_id,
             "after_measurement": after.measurement,
         }
-    points = await readers.rows(_FLEET, parameters, _device_point)
+    points = await readers.rows(_FLEET, parameters, device_point_of)
     return Page(points[: query.limit], len(points) > query.limit)
-
-
-def _device_point(device_id: int, *columns: Any) -> DevicePoint:
-    return DevicePoint(device_id, point_of(*columns))
 
 
 async def latest(readers: Readers, device_ids: Sequence[int]) -> dict[int, list[LatestPoint]]:
@@ -156,24 +161,9 @@ async def latest(readers: Readers, device_ids: Sequence[int]) -> dict[int, list[
     found: dict[int, list[LatestPoint]] = {}
     for begin in range(0, len(wanted), _DEVICES_A_STATEMENT):
         devices = _json(wanted[begin : begin + _DEVICES_A_STATEMENT])
-        for device_id, point in await readers.rows(_LATEST, (devices,), _latest_point):
+        for device_id, point in await readers.rows(_LATEST, (devices,), latest_point_of):
             found.setdefault(device_id, []).append(point)
     return found
-
-
-def _latest_point(
-    device_id: int,
-    timestamp_ms: int,
-    measurement: str,
-    kind: int,
-    value: float,
-    integer: int | None,
-    text: str | None,
-    unit: str,
-    written_us: int,
-) -> tuple[int, LatestPoint]:
-    typed = _value_of(kind, value, integer, text)
-    return device_id, LatestPoint(timestamp_ms, measurement, typed, unit, written_us)
 
 
 async def measurements(readers: Readers, device_id: int) -> frozenset[str]:

@@ -11,18 +11,24 @@ from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.migrations import migrate
 from iotflow.stores.sql import create_engine, translated_errors
+from iotflow.stores.statistics import Statistic
 from iotflow.stores.telemetry.protocol import (
+    DevicePage,
     FleetHistoryQuery,
     HistoryQuery,
+    MarkPage,
+    MarkQuery,
     Page,
     Sample,
     Slot,
     SlotQuery,
 )
-from iotflow.stores.telemetry.sqlite import aggregates, history
+from iotflow.stores.telemetry.sqlite import aggregates, history, submissions
 from iotflow.stores.telemetry.sqlite.connections import connect, translated
 from iotflow.stores.telemetry.sqlite.deletes import ALL_TIME, EVERY_WRITE_US, RangeDelete
+from iotflow.stores.telemetry.sqlite.journal import Journal
 from iotflow.stores.telemetry.sqlite.readers import Readers
+from iotflow.stores.telemetry.sqlite.statistics import statistics
 from iotflow.stores.telemetry.sqlite.writer import Writer
 
 
@@ -65,10 +71,11 @@ class SqliteTelemetryStore:
                 await engine.dispose()
         try:
             connections = await asyncio.to_thread(connect, self._path, self._reader_threads)
+            journal = await asyncio.to_thread(Journal, connections.writer)
         except sqlite3.Error as error:
             raise translated(error) from error
         self._opened = (
-            Writer(connections.writer, self._max_queued_points),
+            Writer(connections.writer, journal, self._max_queued_points),
             Readers(connections.inline, connections.readers, self._max_waiting_reads),
         )
 
@@ -80,6 +87,9 @@ class SqliteTelemetryStore:
         await writer.close(self._drain_s)
         await readers.close()
 
+    async def statistics(self) -> list[Statistic]:
+        return await statistics(self._path, self._writer)
+
     async def ping(self) -> None:
         if not self._writer.is_alive:
             raise StoreUnavailableError("telemetry")
@@ -89,24 +99,38 @@ class SqliteTelemetryStore:
         await self._writer.submit(submission)
 
     async def history(self, query: HistoryQuery) -> Page[Point]:
+        await self._writer.merge((query.device_id,))
         return await history.history(self._readers, query)
 
     async def fleet_history(self, query: FleetHistoryQuery) -> Page[DevicePoint]:
+        await self._writer.merge(query.device_ids)
         return await history.fleet_history(self._readers, query)
 
     async def latest(self, device_ids: Sequence[int]) -> Mapping[int, list[LatestPoint]]:
+        await self._writer.merge(device_ids)
         return await history.latest(self._readers, device_ids)
 
     async def measurements(self, device_id: int) -> Collection[str]:
+        await self._writer.merge((device_id,))
         return await history.measurements(self._readers, device_id)
 
     async def slots(self, query: SlotQuery) -> list[Slot]:
+        await self._writer.merge((query.device_id,))
         return await aggregates.slots(self._readers, query)
 
     async def samples(
         self, device_id: int, measurement: str, within: TimeRange, row_budget: int
     ) -> list[Sample]:
+        await self._writer.merge((device_id,))
         return await aggregates.samples(self._readers, device_id, measurement, within, row_budget)
+
+    async def marks(self, query: MarkQuery) -> MarkPage:
+        await self._writer.merge((query.device_id,))
+        return await submissions.marks(self._readers, query)
+
+    async def devices(self, after: int | None, limit: int) -> DevicePage:
+        await self._writer.merge(self._writer.unmerged)
+        return await submissions.devices(self._readers, after, limit)
 
     async def delete_range(self, device_id: int, within: TimeRange, written_us: int) -> int:
         return await self._writer.delete(RangeDelete(device_id, within, written_us))

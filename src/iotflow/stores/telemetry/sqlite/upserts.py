@@ -21,7 +21,33 @@ NEGATIVE_ZERO = 0
 """In `int_value` of a float: it is -0.0."""
 
 # Each at most half as large again as the one before: repetitions cost little.
-_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_ROWS = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    20,
+    24,
+    28,
+    32,
+    40,
+    48,
+    56,
+    64,
+    80,
+    96,
+    100,
+    112,
+    128,
+    160,
+    192,
+    224,
+    256,
+)
 
 
 class Upsert:
@@ -70,7 +96,7 @@ _REPLACE = (
     " value = excluded.value, value_type = excluded.value_type, unit = excluded.unit,"
     " int_value = excluded.int_value, text_value = excluded.text_value,"
     " user_id = excluded.user_id, ingested_at = excluded.ingested_at"
-    " WHERE excluded.ingested_at >= points.ingested_at"
+    " WHERE excluded.ingested_at > points.ingested_at"
 )
 # To bind a parameter costs more than to store it, and that with the interpreter's lock held. So
 # plain floats, which nearly all points are, have statements that bind no more than they need.
@@ -126,8 +152,9 @@ def _write_many(
     """Write the plain points of a submission, and add what else it has to `others`."""
     rows: list[object] = []
     for point in submission.points:
-        if _is_plain(point):
-            rows += (point.timestamp_ms, point.measurement, point.value)
+        value = point.value
+        if type(value) is float and value and not point.unit:  # `_is_plain`, for every point
+            rows += (point.timestamp_ms, point.measurement, value)
         else:
             _add_other(submission, point, others)
     shared = (submission.device_id, submission.user_id, submission.written_us)
@@ -166,9 +193,14 @@ def _add_other(submission: Submission, point: Point, others: list[object]) -> No
 
 
 def _note_newest(submission: Submission, newest: dict[tuple[int, str], int]) -> None:
-    device_id = submission.device_id
+    of_device: dict[str, int] = {}
     for point in submission.points:
-        key = (device_id, point.measurement)
+        name, timestamp_ms = point.measurement, point.timestamp_ms
+        if name not in of_device or timestamp_ms > of_device[name]:
+            of_device[name] = timestamp_ms
+    device_id = submission.device_id
+    for name, timestamp_ms in of_device.items():
+        key = (device_id, name)
         known_ms = newest.get(key)
-        if known_ms is None or point.timestamp_ms > known_ms:
-            newest[key] = point.timestamp_ms
+        if known_ms is None or timestamp_ms > known_ms:
+            newest[key] = timestamp_ms

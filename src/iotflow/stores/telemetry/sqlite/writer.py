@@ -1,11 +1,16 @@
-"""The one writer: a thread that commits whatever is queued as one transaction."""
+"""The one writer: a thread that commits whatever is queued as one transaction.
+
+What it commits is the journal; between commits it merges the journal into the points.
+"""
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -14,11 +19,15 @@ from iotflow.domain.points import Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
 from iotflow.stores.telemetry.sqlite.connections import is_busy, translated
 from iotflow.stores.telemetry.sqlite.deletes import RangeDelete
-from iotflow.stores.telemetry.sqlite.upserts import write_submissions
+from iotflow.stores.telemetry.sqlite.journal import Journal
 
 _GROUP_SUBMISSIONS = 256
 _GROUP_POINTS = 20_000
 _MAX_DELETES = 64
+_MAX_MERGES = 1024
+# About 2 ms of the writer's time, in which nobody is answered.
+_CHUNK_POINTS = 512
+_MERGE_AGAIN_S = 1.0
 
 T = TypeVar("T")
 
@@ -35,10 +44,18 @@ class _Delete(NamedTuple):
     future: asyncio.Future[int]
 
 
-class _Outcome(NamedTuple):
-    """What became of a job. `error` None: it is durable."""
+class _Merge(NamedTuple):
+    device_ids: Sequence[int]
+    future: asyncio.Future[None]
 
-    job: _Write | _Delete
+
+_Job = _Write | _Delete | _Merge
+
+
+class _Outcome(NamedTuple):
+    """What became of a job. `error` None: it is done, and durable."""
+
+    job: _Job
     error: Exception | None
 
 
@@ -50,21 +67,37 @@ class Writer:
     own work happens on the event loop, counters too.
     """
 
-    def __init__(self, connection: sqlite3.Connection, max_queued_points: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, journal: Journal, max_queued_points: int
+    ) -> None:
         self.queued_points = 0
         self.queued_deletes = 0
+        self.queued_merges = 0
         self.groups_committed = 0
         self.submissions_committed = 0
         self._connection = connection
+        self._journal = journal
+        self._merge_from_s = 0.0
         self._max_queued_points = max_queued_points
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Write | _Delete | None] = SimpleQueue()
-        self._held: _Write | _Delete | None = None
+        self._gathered: list[_Job | None] = []
+        self._queue: SimpleQueue[list[_Job | None]] = SimpleQueue()
+        self._jobs: deque[_Job | None] = deque()
         self._draining = False
         self._abandoned = False
         self._ended = self._loop.create_future()
         self._thread = Thread(target=self._run, name="iotflow-telemetry-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def journal_points(self) -> int:
+        """Points that are durable, and not in their table yet."""
+        return self._journal.points
+
+    @property
+    def unmerged(self) -> list[int]:
+        """Devices with points that are durable, and not in their table yet."""
+        return self._journal.devices
 
     @property
     def is_alive(self) -> bool:
@@ -78,7 +111,7 @@ class Writer:
             raise OverloadedError("telemetry")
         self.queued_points = waiting
         future: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put(_Write(submission, future))
+        self._hand_over(_Write(submission, future))
         return future
 
     def delete(self, delete: RangeDelete) -> asyncio.Future[int]:
@@ -87,12 +120,30 @@ class Writer:
             raise OverloadedError("deletion")
         self.queued_deletes += 1
         future: asyncio.Future[int] = self._loop.create_future()
-        self._queue.put(_Delete(delete, future))
+        self._hand_over(_Delete(delete, future))
         return future
+
+    async def merge(self, device_ids: Iterable[int]) -> None:
+        """Return once all that is durable of these devices can be read from their table.
+
+        Raises:
+            OverloadedError: too many wait for that.
+            StoreUnavailableError: the file cannot be written.
+        """
+        held = [device_id for device_id in device_ids if self._journal.holds(device_id)]
+        if not held:
+            return
+        if self.queued_merges >= _MAX_MERGES:
+            raise OverloadedError("reading")
+        self.queued_merges += 1
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._hand_over(_Merge(held, future))
+        await future
 
     async def close(self, drain_s: float) -> None:
         """Write what is queued, for at most about `drain_s`; what is left then is refused."""
-        self._queue.put(None)
+        self._hand_over(None)
+        self._hand_over_gathered()
         try:
             async with asyncio.timeout(drain_s):
                 await asyncio.shield(self._ended)
@@ -103,12 +154,25 @@ class Writer:
         self._thread.join()
         self._connection.close()
 
+    def _hand_over(self, job: _Job | None) -> None:
+        """Give a job to the thread, with all others of this turn of the loop: each waking of the
+        thread costs the loop a system call and a wait for the interpreter's lock."""
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over_gathered)
+        self._gathered.append(job)
+
+    def _hand_over_gathered(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
     # From here on in the thread.
 
     def _run(self) -> None:
         try:
-            while not (self._draining and self._held is None and self._queue.empty()):
+            while not (self._draining and not self._jobs and self._queue.empty()):
                 self._take_turn()
+            self._merge_quietly(self._merge_rest)
         finally:
             self._tell_loop(self._ended.set_result, None)
 
@@ -121,31 +185,42 @@ class Writer:
             outcomes = [_Outcome(job, translated(error)) for job in turn]
         if outcomes:
             self._tell_loop(self._settle, outcomes)
+        if self._seconds_until_merge() == 0.0:
+            # As much as was written in this turn, or the journal would grow for ever.
+            written = sum([len(job.submission.points) for job in turn if isinstance(job, _Write)])
+            self._merge_quietly(lambda: self._journal.merge_chunk(max(written, _CHUNK_POINTS)))
 
-    def _next_turn(self) -> Sequence[_Write] | Sequence[_Delete]:
-        """Submissions that become one transaction, or one delete, or nothing."""
-        job = self._held or self._queue.get()
-        self._held = None
-        group: list[_Write] = []
-        points = 0
-        while isinstance(job, _Write):
+    def _next_turn(self) -> Sequence[_Job]:
+        """Submissions that become one transaction, or one other job, or nothing."""
+        self._take_jobs()
+        jobs, group, points = self._jobs, list[_Write](), 0
+        while jobs and isinstance(job := jobs[0], _Write):
             group.append(job)
+            jobs.popleft()
             points += len(job.submission.points)
             if len(group) == _GROUP_SUBMISSIONS or points >= _GROUP_POINTS:
-                return group
-            try:
-                job = self._queue.get_nowait()
-            except Empty:
-                return group
-        if job is None:
+                break
+        if group or not jobs:
+            return group
+        other = jobs.popleft()
+        if other is None:
             self._draining = True
-        elif not group:
-            return [job]
-        else:
-            self._held = job
-        return group
+            return ()
+        return (other,)
 
-    def _perform(self, turn: Sequence[_Write] | Sequence[_Delete]) -> list[_Outcome]:
+    def _take_jobs(self) -> None:
+        """Everything that was handed over; waits where there is nothing to do."""
+        with suppress(Empty):
+            if not self._jobs:
+                self._jobs += self._queue.get(timeout=self._seconds_until_merge())
+        self._take_waiting_jobs()
+
+    def _take_waiting_jobs(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._jobs += self._queue.get_nowait()
+
+    def _perform(self, turn: Sequence[_Job]) -> list[_Outcome]:
         if self._abandoned:
             return [_Outcome(job, StoreUnavailableError("telemetry")) for job in turn]
         outcomes: list[_Outcome] = []
@@ -153,17 +228,28 @@ class Writer:
         for job in turn:
             if isinstance(job, _Write):
                 writes.append(job)
-            elif job.delete.take_chunk(self._connection):
+            elif isinstance(job, _Merge):
+                self._journal.merge_devices(job.device_ids)
+                outcomes.append(_Outcome(job, None))
+            elif self._delete_chunk(job.delete):
                 outcomes.append(_Outcome(job, None))
             else:
-                self._queue.put(job)  # those who came meanwhile go first
+                self._take_waiting_jobs()
+                self._jobs.append(job)  # those who came meanwhile go first
         return outcomes + self._commit(writes) if writes else outcomes
+
+    def _delete_chunk(self, delete: RangeDelete) -> bool:
+        if not delete.has_begun:
+            # Or what it deletes would come back out of the journal.
+            self._journal.merge_all(_CHUNK_POINTS)
+        return delete.take_chunk(self._connection)
 
     def _commit(self, group: Sequence[_Write]) -> list[_Outcome]:
         """One transaction for all; if it fails one for each, so that one spoils no other."""
         try:
-            write_submissions(self._connection, [job.submission for job in group])
-            self._connection.commit()
+            if self._journal.is_full:
+                self._journal.merge_all(_CHUNK_POINTS)
+            self._journal.append([job.submission for job in group])
         except Exception as error:
             self._roll_back()
             if len(group) == 1 or self._abandoned or is_busy(error):
@@ -171,6 +257,21 @@ class Writer:
             _log.warning("telemetry_group_failed", submissions=len(group), error=repr(error))
             return [outcome for job in group for outcome in self._commit([job])]
         return [_Outcome(job, None) for job in group]
+
+    def _seconds_until_merge(self) -> float | None:
+        due_s = self._journal.seconds_until_due()
+        return None if due_s is None else max(due_s, self._merge_from_s - monotonic(), 0.0)
+
+    def _merge_rest(self) -> None:
+        self._journal.merge_all(_CHUNK_POINTS, lambda: not self._abandoned)
+
+    def _merge_quietly(self, merge: Callable[[], None]) -> None:
+        """Merge; where that fails nothing is lost, and it is tried again later."""
+        try:
+            merge()
+        except Exception as error:
+            self._merge_from_s = monotonic() + _MERGE_AGAIN_S
+            _log.warning("telemetry_not_merged", error=repr(error))
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
@@ -190,15 +291,17 @@ class Writer:
             if isinstance(job, _Write):
                 self.queued_points -= len(job.submission.points)
                 committed += error is None
+            elif isinstance(job, _Merge):
+                self.queued_merges -= 1
             else:
                 self.queued_deletes -= 1
             if job.future.done():
                 continue  # cancelled; what it asked for is done all the same
             if error is not None:
                 job.future.set_exception(error)
-            elif isinstance(job, _Write):
-                job.future.set_result(None)
-            else:
+            elif isinstance(job, _Delete):
                 job.future.set_result(job.delete.deleted)
+            else:
+                job.future.set_result(None)
         self.submissions_committed += committed
         self.groups_committed += committed > 0

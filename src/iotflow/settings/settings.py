@@ -1,21 +1,34 @@
-"""Settings: environment variables that begin with IOTFLOW_, a .env file, or secret files.
-
-A nested setting joins its parts with two underscores: IOTFLOW_TELEMETRY__URL.
-"""
+"""All settings together: where they are read from, and what only several of them tell."""
 
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from iotflow.domain.limits import RatePolicy
 from iotflow.errors import ConfigurationError
+from iotflow.settings.sections import (
+    AccountSettings,
+    CacheTtlSettings,
+    CorsSettings,
+    EventSettings,
+    IngestSettings,
+    JobSettings,
+    LogSettings,
+    MetricsSettings,
+    PipelineSettings,
+    QuerySettings,
+    QuotaSettings,
+    RateLimitSettings,
+    ServerSettings,
+    StoreSettings,
+    TlsSettings,
+    TokenSettings,
+)
+from iotflow.settings.types import Networks, Secrets, StrictModel
 
 PREFIX = "IOTFLOW_"
 # Read by commands, not by the server.
@@ -41,139 +54,7 @@ SCHEMES: dict[Role, frozenset[str]] = {
     ),
     "events": frozenset({"sqlite", "postgresql", "mongodb", "mongodb+srv"}),
 }
-
-
-def _parse_policy(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    limit, slash, window = value.partition("/")
-    if not (slash and limit.isdecimal() and window.isdecimal() and int(limit) and int(window)):
-        raise ValueError("write it as count/seconds, for instance 1000/10")
-    return RatePolicy(int(limit), int(window))
-
-
-Policy = Annotated[RatePolicy, NoDecode, BeforeValidator(_parse_policy)]
-
-
-def _split(value: object) -> object:
-    return value.replace(",", " ").split() if isinstance(value, str) else value
-
-
-Networks = Annotated[
-    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split), Field(max_length=64)
-]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), Field(max_length=8)]
 _MIN_SECRET = 32
-
-
-class StrictModel(BaseModel):
-    model_config = {"extra": "forbid", "frozen": True, "arbitrary_types_allowed": True}
-
-
-class StoreSettings(StrictModel):
-    url: str = ""
-
-
-class EventSettings(StoreSettings):
-    """`retention_s`: MongoDB drops events that are older; None keeps them for ever."""
-
-    retention_s: Annotated[int | None, Field(ge=60)] = None
-
-
-class DeviceLimits(StrictModel):
-    """What one device has instead of the general limits; None leaves it with those."""
-
-    ingest: Policy | None = None
-    points: Policy | None = None
-
-
-class RateLimitSettings(StrictModel):
-    """Named policies as count/seconds. `enabled` false switches off every limit.
-
-    `devices` is JSON, by the device's id: {"42": {"ingest": "5000/10", "points": "500000/10"}}.
-    """
-
-    enabled: bool = True
-    register_: Policy = Field(default=RatePolicy(30, 3600), alias="register")
-    login: Policy = RatePolicy(60, 60)
-    login_failures: Policy = RatePolicy(10, 300)
-    ingest: Policy = RatePolicy(1000, 10)
-    points: Policy = RatePolicy(100_000, 10)
-    read: Policy = RatePolicy(1000, 10)
-    write: Policy = RatePolicy(600, 60)
-    devices: Annotated[dict[int, DeviceLimits], Field(max_length=10_000)] = Field(
-        default_factory=dict[int, DeviceLimits]
-    )
-
-
-class CacheTtlSettings(StrictModel):
-    """Times to live in seconds."""
-
-    key_s: Annotated[int, Field(ge=1)] = 3600
-    latest_s: Annotated[int, Field(ge=1)] = 600
-    online_s: Annotated[int, Field(ge=1)] = 300
-
-
-class TokenSettings(StrictModel):
-    access_s: Annotated[int, Field(ge=1)] = 900
-    refresh_s: Annotated[int, Field(ge=1)] = 30 * 86_400
-
-
-RegistrationMode = Literal["open", "invitation", "closed"]
-
-
-class AccountSettings(StrictModel):
-    """Who may register: anyone, whoever an admin has invited, or nobody."""
-
-    registration: RegistrationMode = "open"
-    invitation_s: Annotated[int, Field(ge=60)] = 7 * 86_400
-
-
-class QuotaSettings(StrictModel):
-    """How much one user may have at once."""
-
-    devices: Annotated[int, Field(ge=0)] = 100_000
-    groups: Annotated[int, Field(ge=0)] = 10_000
-    tokens: Annotated[int, Field(ge=0)] = 100
-
-
-class IngestSettings(StrictModel):
-    """Bounds of what devices send."""
-
-    max_future_s: Annotated[int, Field(ge=0)] = 300
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
-    max_batch_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    max_measurements: Annotated[int, Field(ge=1)] = 1024
-
-
-class QuerySettings(StrictModel):
-    """Bounds of what a single query may cost."""
-
-    row_budget: Annotated[int, Field(ge=1)] = 5_000_000
-    chart_row_budget: Annotated[int, Field(ge=1)] = 500_000
-
-
-class PipelineSettings(StrictModel):
-    event_queue: Annotated[int, Field(ge=1)] = 50_000
-    drain_s: Annotated[float, Field(gt=0)] = 10.0
-
-
-class JobSettings(StrictModel):
-    """`settle_s`: how long after a deletion a submission may still be under way."""
-
-    settle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
-
-
-class LogSettings(StrictModel):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
-    access: Literal["all", "errors", "off"] = "errors"
-
-
-class MetricsSettings(StrictModel):
-    """With a token, GET /metrics asks for it as a bearer."""
-
-    token: SecretStr | None = None
 
 
 class Settings(BaseSettings):
@@ -213,6 +94,9 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
+    cors: CorsSettings = CorsSettings()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Self:
@@ -234,7 +118,14 @@ class Settings(BaseSettings):
         for role in SCHEMES:
             settings.store_url(role)
         settings.check_retention()
+        settings.check_tls()
         return settings
+
+    def check_tls(self) -> None:
+        """Raises ConfigurationError where a certificate or its key stands alone."""
+        if (self.tls.certificate is None) != (self.tls.key is None):
+            missing = "KEY" if self.tls.key is None else "CERTIFICATE"
+            raise ConfigurationError(f"{PREFIX}TLS__{missing}: TLS needs a certificate and a key")
 
     def check_retention(self) -> None:
         """Raises ConfigurationError where no store would do what is asked."""
@@ -252,7 +143,7 @@ class Settings(BaseSettings):
         configured: StoreSettings = getattr(self, role)
         if not configured.url:
             return "memory://" if role == "cache" else f"sqlite:///{self.data_dir / role}.db"
-        scheme = urlsplit(configured.url).scheme
+        scheme = configured.url.partition(":")[0].lower()
         if scheme not in SCHEMES[role]:
             known = ", ".join(f"{name}://" for name in sorted(SCHEMES[role]))
             raise ConfigurationError(f"{PREFIX}{role.upper()}__URL: begin it with one of {known}")

@@ -1,0 +1,186 @@
+"""The admission limit: what is too much is refused at once, before anything is done for it.
+
+A service that takes in more than it can do answers everybody late and in the end nobody. Here a
+request that comes while too many are under way, or that has waited too long for its turn on the
+event loop, costs no more than a short answer; those that were let in stay quick
+(docs/decisions/0015).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from starlette.types import Message, Receive, Scope, Send
+
+from iotflow.http.answers import send_answer
+from iotflow.http.load import Gate, Lateness, Pace
+from iotflow.http.paths import API
+from iotflow.http.problems import MEDIA_TYPE, Problem
+from iotflow.http.requests import request_id
+from iotflow.http.security import SecurityHeaders
+from iotflow.observability.metrics import gauge, labelled
+
+PROBES = frozenset(
+    {"/health", "/health/live", "/health/ready", "/metrics", f"{API}/telemetry/status"}
+)
+"""What must answer above all while there is too much to do."""
+
+ARRIVED_S = "iotflow.arrived_s"
+"""Under which a server may put into a request's scope when its headers came, by `monotonic`.
+Under one that does not, nothing is ever late."""
+
+_MAX_PROBES = 64
+_RETRY_AFTER_S = 1
+_REFUSAL = Problem(
+    503,
+    "overloaded",
+    f"The service has as much to do as it can. Try again in {_RETRY_AFTER_S} s.",
+)
+_BROKEN_OFF = Problem(
+    503,
+    "overloaded",
+    "The service stops before this was finished: whether it was done is unknown. Send it again.",
+)
+_TYPE = MEDIA_TYPE.encode("ascii")
+
+
+class NoRoomError(BaseException):
+    """A request that was let in finds no room any more, now that its body has come.
+
+    No Exception: the framework turns those into answers of its own while it reads a body.
+    """
+
+
+class Slot:
+    """A request that was let in. It counts while there is work to do for it: not while its
+    client is still sending the body, and not once the answer has begun, which the client's
+    reading paces."""
+
+    __slots__ = ("_gate", "_has_body", "_is_counted", "_receive", "has_begun")
+
+    def __init__(self, gate: Gate, receive: Receive) -> None:
+        gate.in_flight += 1
+        self._gate = gate
+        self._receive = receive
+        self._is_counted = True
+        self._has_body = False
+        self.has_begun = False
+        """Whether the answer has begun."""
+
+    async def receive(self) -> Message:
+        """In place of the request's own.
+
+        Raises:
+            NoRoomError: while it waited for its client, others took all places. What need not be
+                waited for costs no place.
+        """
+        if self._has_body or self.has_begun:
+            return await self._receive()
+        gate = self._gate
+        gate.in_flight -= 1
+        self._is_counted = False
+        message = await self._receive()
+        if not self.has_begun:
+            if gate.in_flight >= gate.limit:
+                raise NoRoomError
+            gate.in_flight += 1
+            self._is_counted = True
+        self._has_body = not message.get("more_body", False)
+        return message
+
+    def sending(self, send: Send) -> Send:
+        """`send`, with which the request leaves as its answer begins."""
+
+        async def send_and_leave(message: Message) -> None:
+            self.has_begun = True
+            self.leave()
+            await send(message)
+
+        return send_and_leave
+
+    def leave(self) -> None:
+        """The work is done; more than once is harmless."""
+        if self._is_counted:
+            self._is_counted = False
+            self._gate.in_flight -= 1
+            self._gate.done += 1
+
+
+class Admission:
+    """Lets requests in, or refuses them with 503. Probes have a limit of their own.
+
+    At most `limit` requests are in flight, or fewer while they take longer than `max_mean_s`; none
+    is let in that waited for `max_queue_s` for its turn where others have, too.
+    """
+
+    def __init__(
+        self,
+        security: SecurityHeaders,
+        *,
+        limit: int,
+        max_mean_s: float,
+        max_queue_s: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.work = Gate(limit)
+        self.probes = Gate(_MAX_PROBES)
+        self.shed: Counter[str] = Counter()
+        self._pace = Pace(self.work, max_mean_s)
+        self._lateness = Lateness(max_queue_s)
+        self._security = security
+        self._clock = clock
+
+    def enter(self, scope: Scope, receive: Receive) -> Slot | None:
+        """None for a request that is to be refused."""
+        work, now_s = self.work, self._clock()
+        self._pace.adjust(now_s)
+        if work.in_flight < work.limit and not self._lateness.is_late(
+            scope.get(ARRIVED_S, now_s), now_s
+        ):
+            return Slot(work, receive)
+        if scope["path"] in PROBES and self.probes.in_flight < self.probes.limit:
+            return Slot(self.probes, receive)
+        self.shed["in_flight" if work.in_flight >= work.limit else "queue_delay"] += 1
+        return None
+
+    async def refuse(self, scope: Scope, send: Send) -> None:
+        """Answer a request that was not let in; its body is not read."""
+        await self._answer(_REFUSAL, scope, send)
+
+    async def refuse_late(self, scope: Scope, send: Send) -> None:
+        """Answer a request that was let in, and had no place when its body had come."""
+        self.shed["in_flight"] += 1
+        await self._answer(_REFUSAL, scope, send)
+
+    async def break_off(self, scope: Scope, send: Send) -> None:
+        """Answer a request that was let in, and is not waited for any longer."""
+        await self._answer(_BROKEN_OFF, scope, send)
+
+    async def _answer(self, problem: Problem, scope: Scope, send: Send) -> None:
+        identifier = request_id(scope)
+        headers = (
+            (b"content-type", _TYPE),
+            (b"retry-after", b"%d" % _RETRY_AFTER_S),
+            (b"x-request-id", identifier.encode("ascii")),
+            *self._security.of_data(scope),
+        )
+        await send_answer(send, problem.status, headers, problem.body(identifier))
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge(
+            "iotflow_admission_limit", "Requests that are let in at once", float(self.work.limit)
+        )
+        yield gauge(
+            "iotflow_admission_in_flight",
+            "Requests that are being worked on",
+            float(self.work.in_flight),
+        )
+        reasons = [(name, float(self.shed[name])) for name in ("in_flight", "queue_delay")]
+        yield labelled(
+            CounterMetricFamily,
+            "iotflow_http_shed",
+            "Requests refused before anything was done for them",
+            "reason",
+            reasons,
+        )

@@ -1,0 +1,95 @@
+"""How much there is to do, and whether it is too much."""
+
+from collections import deque
+
+
+class Gate:
+    """At most `limit` requests in flight."""
+
+    __slots__ = ("done", "in_flight", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self.done = 0
+        """Those that have left, ever."""
+
+
+class Pace:
+    """Keeps the mean time of requests at `max_mean_s` where more come than can be done.
+
+    By Little's law that time is what is in flight over what is done in a second. While it stays
+    longer the gate's limit is what can be done in `max_mean_s`, though never below `LEAST`; once
+    it is half of that the limit rises again, up to what it was.
+    """
+
+    LEAST = 64
+
+    _LOOK_S = 0.1
+    _GAP_S = 1.0
+    # Half a second: a hiccup (a collection of garbage, a slow disk) is over sooner.
+    _LOOKS = 5
+
+    __slots__ = ("_gate", "_looks", "_max_mean_s", "_most", "_slow_looks")
+
+    def __init__(self, gate: Gate, max_mean_s: float) -> None:
+        self._gate = gate
+        self._most = gate.limit
+        self._max_mean_s = max_mean_s
+        # When it looked, and how many were done by then.
+        self._looks = deque([(float("-inf"), 0)], maxlen=self._LOOKS)
+        self._slow_looks = 0
+
+    def adjust(self, now_s: float) -> None:
+        """Look at the gate, if it is time to, and set its limit."""
+        since_s = now_s - self._looks[-1][0]
+        if since_s < self._LOOK_S:
+            return
+        if since_s > self._GAP_S:  # nobody came, which says nothing of how quick it is
+            self._looks.clear()
+            self._slow_looks = 0
+        else:
+            self._set_limit(now_s)
+        self._looks.append((now_s, self._gate.done))
+
+    def _set_limit(self, now_s: float) -> None:
+        gate = self._gate
+        lately, now = (self._fitting(look, now_s) for look in (self._looks[0], self._looks[-1]))
+        if gate.in_flight > max(lately, now):
+            self._slow_looks += 1
+            if self._slow_looks > self._LOOKS:
+                gate.limit = min(gate.limit, max(int(lately), self.LEAST))
+            return
+        self._slow_looks = 0
+        if gate.in_flight <= lately / 2:
+            gate.limit = min(gate.limit + gate.limit // 8 + 1, self._most)
+
+    def _fitting(self, look: tuple[float, int], now_s: float) -> float:
+        """How many are done in `max_mean_s`, at the rate since that look."""
+        looked_s, done = look
+        return (self._gate.done - done) / (now_s - looked_s) * self._max_mean_s
+
+
+class Lateness:
+    """Whether requests wait for their turn longer than `limit_s`, and have for a while.
+
+    `began_s` of a request is when its headers were there; what the event loop has to do before
+    its turn comes is what it waits for.
+    """
+
+    _LASTING_S = 0.5
+    _CALM_S = 1.0
+
+    __slots__ = ("_last_s", "_limit_s", "_since_s")
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since_s = self._last_s = float("-inf")
+
+    def is_late(self, began_s: float, now_s: float) -> bool:
+        if now_s - began_s < self._limit_s:
+            return False
+        if now_s - self._last_s > self._CALM_S:
+            self._since_s = now_s
+        self._last_s = now_s
+        return now_s - self._since_s > self._LASTING_S

@@ -1,0 +1,201 @@
+"""Durable at once, in its place a little later (docs/decisions/0013).
+
+Points are stored in the order of their key, so the submissions of many devices touch a page each:
+most of what a commit costs is writing those pages. A commit of the journal writes one blob for
+the whole group. Every few seconds the points are merged into their table, device by device, so
+that a page is written once for all the submissions that fell on it meanwhile.
+"""
+
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from time import monotonic
+
+import msgspec
+import structlog
+
+from iotflow.domain.points import Submission
+from iotflow.stores.telemetry.sqlite.connections import is_callers_fault
+from iotflow.stores.telemetry.sqlite.upserts import write_submissions
+
+_MERGE_AFTER_POINTS = 50_000
+_MERGE_AFTER_S = 5.0
+_MAX_POINTS = 200_000
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Submission]).decode
+
+_APPEND = "INSERT INTO journal (submissions) VALUES (?)"
+_FORGET = "DELETE FROM journal WHERE seq <= ?"
+
+_log = structlog.get_logger(__name__)
+
+
+class _Generation:
+    """Submissions by device, and the last row of the journal that holds one of them."""
+
+    def __init__(self) -> None:
+        self.by_device: dict[int, list[Submission]] = {}
+        self.points = 0
+        self.last_seq = 0
+        self.begun_s = 0.0
+
+    def add(self, submissions: Iterable[Submission], seq: int) -> None:
+        by_device = self.by_device
+        for submission in submissions:
+            self.points += len(submission.points)
+            held = by_device.get(submission.device_id)
+            if held is None:
+                by_device[submission.device_id] = [submission]
+            else:
+                held.append(submission)
+        self.last_seq = seq
+
+    def take(self, device_ids: Iterable[int], points: int) -> list[Submission]:
+        """Submissions of these devices, up to the one with which they have so many points."""
+        taken: list[Submission] = []
+        for device_id in device_ids:
+            for submission in self.by_device[device_id]:
+                if points <= 0:
+                    return taken
+                taken.append(submission)
+                points -= len(submission.points)
+        return taken
+
+    def remove(self, taken: Iterable[Submission]) -> None:
+        """Remove what `take` gave."""
+        counts: dict[int, int] = {}
+        for submission in taken:
+            self.points -= len(submission.points)
+            counts[submission.device_id] = counts.get(submission.device_id, 0) + 1
+        for device_id, count in counts.items():
+            held = self.by_device[device_id]
+            if count == len(held):
+                del self.by_device[device_id]
+            else:
+                del held[:count]
+
+
+class Journal:
+    """The submissions that are durable and not merged yet, with the connection that writes them.
+
+    All belongs to the writer's thread but `holds`, `devices` and `points`, for any to ask. A
+    generation is collected while the one before it is merged in chunks; once that is done, its
+    rows go. To merge a submission twice changes nothing, so what a dead process left is merged
+    again.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, monotonic: Callable[[], float] = monotonic
+    ) -> None:
+        self._connection = connection
+        self._monotonic = monotonic
+        self._collecting = _Generation()
+        self._merging = _Generation()
+        for seq, submissions in connection.execute("SELECT * FROM journal ORDER BY seq"):
+            self._merging.add(_decode(submissions), seq)
+
+    def holds(self, device_id: int) -> bool:
+        """Whether points of a device are durable, but not in their table yet."""
+        return device_id in self._collecting.by_device or device_id in self._merging.by_device
+
+    @property
+    def devices(self) -> list[int]:
+        """Those that it holds points of; may be asked on any thread."""
+        return [*self._collecting.by_device, *self._merging.by_device]
+
+    @property
+    def points(self) -> int:
+        """Points that are not in their table yet; may be asked on any thread."""
+        return self._collecting.points + self._merging.points
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is collected than the memory for it allows."""
+        return self._collecting.points >= _MAX_POINTS
+
+    def seconds_until_due(self) -> float | None:
+        """When there is something to merge; None for never."""
+        if self._merging.last_seq:
+            return 0.0
+        if not self._collecting.last_seq:
+            return None
+        if self._collecting.points >= _MERGE_AFTER_POINTS:
+            return 0.0
+        return max(0.0, self._collecting.begun_s + _MERGE_AFTER_S - self._monotonic())
+
+    def append(self, submissions: Sequence[Submission]) -> None:
+        """Make submissions durable, all or none. After an error the caller rolls back."""
+        seq = self._connection.execute(_APPEND, (_encode(submissions),)).lastrowid or 0
+        self._connection.commit()
+        if not self._collecting.last_seq:
+            self._collecting.begun_s = self._monotonic()
+        self._collecting.add(submissions, seq)
+
+    def merge_devices(self, device_ids: Iterable[int]) -> None:
+        """Put the points of these devices in their place."""
+        wanted = set(device_ids)
+        for generation in (self._merging, self._collecting):
+            held = [device_id for device_id in wanted if device_id in generation.by_device]
+            self._merge(generation, generation.take(held, generation.points))
+
+    def merge_chunk(self, points: int) -> None:
+        """Put about `points` of the generation that is due in their place."""
+        if not self._merging.last_seq:
+            self._merging, self._collecting = self._collecting, _Generation()
+            # In the order of their key: devices that share a page are written together.
+            self._merging.by_device = dict(sorted(self._merging.by_device.items()))
+        merging = self._merging
+        self._merge(merging, merging.take(merging.by_device, points))
+        if not merging.by_device:
+            with self._unflushed():
+                self._connection.execute(_FORGET, (merging.last_seq,))
+            self._merging = _Generation()
+
+    def merge_all(self, chunk_points: int, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Put everything in its place, or as much as is wanted."""
+        while (self._merging.last_seq or self._collecting.last_seq) and is_wanted():
+            self.merge_chunk(chunk_points)
+
+    def _merge(self, generation: _Generation, taken: Sequence[Submission]) -> None:
+        if not taken:
+            return
+        try:
+            self._write(taken)
+        except Exception as error:
+            if not is_callers_fault(error):
+                raise
+            self._write_singly(taken)
+        # Not before: whoever asks `holds` in between would read too early.
+        generation.remove(taken)
+
+    def _write_singly(self, submissions: Iterable[Submission]) -> None:
+        """One that can never be stored must not hold up all others for ever."""
+        for submission in submissions:
+            try:
+                self._write((submission,))
+            except Exception as error:
+                if not is_callers_fault(error):
+                    raise
+                _log.error(
+                    "telemetry_not_storable", device_id=submission.device_id, error=repr(error)
+                )
+
+    def _write(self, submissions: Sequence[Submission]) -> None:
+        with self._unflushed():
+            write_submissions(self._connection, submissions)
+
+    @contextmanager
+    def _unflushed(self) -> Generator[None]:
+        """A transaction that waits for no disk. Until the next one that does, what it wrote may
+        be lost with the power, but the journal's rows that say the same may not."""
+        # A cached statement of this pragma has no effect the second time; a script is never cached.
+        self._connection.executescript("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+            self._connection.commit()
+        except BaseException:
+            self._connection.rollback()
+            raise
+        finally:
+            self._connection.executescript("PRAGMA synchronous=FULL")
