@@ -71,6 +71,7 @@ NAMED = {"name": "x"}
 EXPECTED: dict[str, Call] = {
     "register": Call(ANYONE),
     "login": Call(ANYONE, body={"username": "no", "password": "no"}),
+    "issue_token": Call(ANYONE),
     "refresh": Call(ANYONE, body={"refresh_token": "no"}),
     "logout": Call(ANYONE, body={"refresh_token": "no"}),
     "change_password": Call(
@@ -94,6 +95,9 @@ EXPECTED: dict[str, Call] = {
     "admin_set_device_status": Call(ADMIN_WRITE, DEVICE_ID, body={"status": "active"}),
     "admin_stats": Call(ADMIN_READ),
     "create_invitation": Call(ADMIN_WRITE),
+    "begin_replay": Call(ADMIN_WRITE, body={"start_time": "-1m"}),
+    "begin_verification": Call(ADMIN_WRITE, body={}),
+    "begin_warming": Call(ADMIN_WRITE, body={}),
     "register_device": Call(OWN_WRITE, body=NAMED),
     "register_devices": Call(OWN_WRITE, body={"devices": [NAMED]}),
     "list_devices": Call(OWN_READ),
@@ -124,6 +128,7 @@ EXPECTED: dict[str, Call] = {
     "add_group_device": Call(ITS_WRITE, GROUP_ID, body={"device_id": "device_id"}),
     "add_group_devices": Call(ITS_WRITE, GROUP_ID, body={"device_ids": [1]}),
     "remove_group_device": Call(ITS_WRITE, GROUP_ID | {"device_id": "member_id"}),
+    "list_jobs": Call(OWN_READ),
     "get_job": Call(ITS_READ, {"job_id": "job_id"}),
     "submit_telemetry": Call(DEVICE, body={"data": {"t": 1}}),
     "submit_telemetry_batch": Call(DEVICE, body={"records": []}),

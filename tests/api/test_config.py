@@ -167,3 +167,14 @@ async def test_it_is_the_owners_and_the_devices_alone(
     assert put.status_code == 404
     assert (await client.get(url_of(device), headers=device.headers)).status_code == 401
     assert (await client.get(OWN, headers=owner.headers)).status_code == 401
+
+
+async def test_a_version_with_a_fraction_of_zero_is_whole(
+    client: httpx.AsyncClient, device: DeviceUnderTest
+) -> None:
+    body = b'{"version": 18.0, "config": {}}'
+    headers = device.headers | {"Content-Type": "application/json"}
+    report = await client.put(OWN, content=body, headers=headers)
+    assert (report.status_code, report.json()["version"]) == (200, 18), report.text
+    refused = await client.put(OWN, content=body.replace(b"18.0", b"18.5"), headers=headers)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "version")

@@ -93,6 +93,34 @@ def types(found: list[dict[str, Any]]) -> list[str]:
     return [event["event_type"] for event in found]
 
 
+async def test_a_batch_whose_metadata_have_no_room_in_its_event_says_so(
+    service: httpx.AsyncClient, ada: Account, sensor: DeviceUnderTest
+) -> None:
+    """64 KiB together, however little each of them has."""
+
+    def record(number: int, room: int) -> dict[str, Any]:
+        metadata = {"note": "x" * room}
+        return {"timestamp": f"2026-01-31T14:{number:02}:00Z", "data": {"a": 1}} | (
+            {"metadata": metadata} if room else {}
+        )
+
+    for rooms in ((0, 15_000, 15_000, 15_000, 15_000), (0, *[15_000] * 5)):
+        records = [record(number, room) for number, room in enumerate(rooms)]
+        sent = await service.post(
+            "/api/v1/telemetry/batch", json={"records": records}, headers=sensor.headers
+        )
+        assert (sent.status_code, sent.json()["accepted"]) == (201, len(rooms))
+    too_much, enough = await until(
+        service, ada.headers, lambda all_: len(all_) == 2, event_type="telemetry.submitted"
+    )
+    if enough["details"]["records"] == 6:
+        too_much, enough = enough, too_much
+    assert [len(each["metadata"]["note"]) for each in enough["details"]["metadata"]] == [15_000] * 4
+    assert "metadata_omitted" not in enough["details"]
+    assert too_much["details"]["metadata_omitted"] == 5
+    assert "metadata" not in too_much["details"]
+
+
 async def test_what_a_user_did_is_there_newest_first(
     service: httpx.AsyncClient, ada: Account, sensor: DeviceUnderTest
 ) -> None:

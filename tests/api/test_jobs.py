@@ -14,8 +14,10 @@ import pytest
 from iotflow.devices.authentication import KeyAuthenticator
 from iotflow.domain.callers import UserCaller
 from iotflow.domain.clock import Lane, WriteClock
-from iotflow.domain.jobs import Job, JobStatus
+from iotflow.domain.jobs import DELETIONS, Job, JobStatus
+from iotflow.domain.times import TimeRange
 from iotflow.domain.users import User, UserRole
+from iotflow.jobs.deletions import DeletionWork
 from iotflow.jobs.worker import JobWorker
 from iotflow.observability.metrics import Metrics
 from iotflow.runtime import Runtime
@@ -305,16 +307,9 @@ async def test_a_job_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
     for store in (registry, telemetry, cache):
         await store.open()
     keys = KeyAuthenticator(registry, cache, FixedEpoch(), Metrics(), lambda: clock[0])
-    worker = JobWorker(
-        registry,
-        telemetry,
-        cache,
-        events,
-        keys,
-        WriteClock(lambda: Lane(0, 1), lambda: clock[0]),
-        settle_s=5,
-        now=lambda: clock[0],
-    )
+    write_clock = WriteClock(lambda: Lane(0, 1), lambda: clock[0])
+    work = DeletionWork(registry, telemetry, cache, events, keys, write_clock, settle_s=5)
+    worker = JobWorker(registry, dict.fromkeys(DELETIONS, work), now=lambda: clock[0])
     now = datetime.fromtimestamp(clock[0], UTC)
     user = await registry.create_user(NewUser("ada", "ada@example.com", "hash"), now)
     key = NewKey("d" * 64, "iotd_x")
@@ -354,3 +349,105 @@ async def test_a_job_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
         await asyncio.wait_for(task, 5)
         for store in (registry, telemetry, cache, events):
             await store.close()
+
+
+class SlowTelemetry(SqliteTelemetryStore):
+    """Its deletion takes until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.begun, self.let_go, self.given_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def delete_range(self, device_id: int, within: TimeRange, written_us: int) -> int:
+        self.begun.set()
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
+        return await super().delete_range(device_id, within, written_us)
+
+
+class LongDeletion:
+    """A worker in the middle of a device's deletion, and the clock that leases go by."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now_s = 1_800_000_000.0
+        self.registry = SqlRegistry(f"sqlite:///{directory}/registry.db")
+        self.telemetry = SlowTelemetry(directory / "telemetry.db")
+        self._cache = MemoryCache(CacheTtls())
+        self._events = SqlEventStore(f"sqlite:///{directory}/events.db")
+        self._stop = asyncio.Event()
+        self.job_id = 0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.now_s, UTC)
+
+    async def __aenter__(self) -> "LongDeletion":
+        for store in (self.registry, self.telemetry, self._cache, self._events):
+            await store.open()
+        user = await self.registry.create_user(NewUser("ada", "ada@example.com", "x"), self.now())
+        new, key = NewDevice(user.id, "x"), NewKey("d" * 64, "iotd_x")
+        device = await self.registry.create_device(new, key, self.now())
+        job = await self.registry.delete_device(device.id, user.id, None, self.now())
+        assert job is not None
+        self.job_id = job.id
+        self._task = asyncio.create_task(self._worker().run(self._stop))
+        await asyncio.wait_for(self.telemetry.begun.wait(), 5)
+        return self
+
+    def _worker(self) -> JobWorker:
+        cache, events = self._cache, self._events
+
+        def clock() -> float:
+            return self.now_s
+
+        keys = KeyAuthenticator(self.registry, cache, FixedEpoch(), Metrics(), clock)
+        write_clock = WriteClock(lambda: Lane(0, 1), clock)
+        work = DeletionWork(
+            self.registry, self.telemetry, cache, events, keys, write_clock, settle_s=5
+        )
+        return JobWorker(self.registry, dict.fromkeys(DELETIONS, work), now=clock)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        self.telemetry.let_go.set()
+        await asyncio.wait_for(self._task, 5)
+        for store in (self.registry, self.telemetry, self._cache, self._events):
+            await store.close()
+
+    async def claimed_by_another(self, after_s: float) -> Job | None:
+        """Whether a second process takes the job over when so much time has gone by."""
+        self.now_s += after_s
+        return await self.registry.claim_job("other", self.now(), self.now() + timedelta(hours=1))
+
+
+async def test_a_long_deletion_keeps_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iotflow.jobs.worker._SAVE_AFTER_S", 0.02)
+    async with LongDeletion(tmp_path) as deletion:
+        for _ in range(4):
+            assert await deletion.claimed_by_another(after_s=15) is None
+            await asyncio.sleep(0.3)
+        deletion.telemetry.let_go.set()
+        for _ in range(200):
+            job = await deletion.registry.job(deletion.job_id)
+            assert job is not None
+            if job.stage == 1:
+                break
+            await asyncio.sleep(0.02)
+        assert (job.stage, job.attempts) == (1, 0)
+
+
+async def test_a_deletion_whose_lease_is_lost_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iotflow.jobs.worker._SAVE_AFTER_S", 0.5)
+    async with LongDeletion(tmp_path) as deletion:
+        taken = await deletion.claimed_by_another(after_s=30)
+        assert taken is not None
+        await asyncio.wait_for(deletion.telemetry.given_up.wait(), 5)
+        job = await deletion.registry.job(deletion.job_id)
+        assert job is not None
+        assert (job.stage, job.attempts) == (0, 0), "it is the other's now"

@@ -138,3 +138,23 @@ async def test_the_explorer_needs_no_internet(client: httpx.AsyncClient, path: s
     assert not [link for link in linked if link.startswith(("http", "//"))]
     for link in linked:
         assert (await client.get(link)).status_code == 200
+
+
+async def test_a_key_that_is_looked_up_is_counted_once(
+    client: httpx.AsyncClient, device: DeviceUnderTest
+) -> None:
+    async def lookups() -> dict[str, float]:
+        text = (await client.get("/metrics")).text
+        return {
+            sample.labels["result"]: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "iotflow_cache_lookups_total" and sample.labels["kind"] == "local_key"
+        }
+
+    before = await lookups()
+    for _ in range(3):
+        found = await client.get("/api/v1/devices/credentials", headers=device.headers)
+        assert found.status_code == 200
+    after = await lookups()
+    assert (after["miss"] - before["miss"], after["hit"] - before["hit"]) == (1, 2)

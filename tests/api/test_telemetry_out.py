@@ -209,6 +209,26 @@ async def test_points_of_all_devices_of_a_user(
     assert refused.status_code == 404
 
 
+async def test_points_of_more_devices_than_one_call_takes_are_refused(
+    client: httpx.AsyncClient,
+    new_account: NewAccount,
+    new_device: NewDevice,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And none of them is left out in silence."""
+    monkeypatch.setattr("iotflow.telemetry.router._MAX_USER_DEVICES", 2)
+    account = await new_account()
+    url = f"{API}/user/{account.id}"
+    for _ in range(2):
+        await send(client, await new_device(account), [{"timestamp": START, "data": {"x": 1}}])
+    answer = await client.get(url, params=RANGE, headers=account.headers)
+    assert (answer.status_code, answer.json()["count"]) == (200, 2)
+    await new_device(account)
+    refused = await client.get(url, params=RANGE, headers=account.headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "fleet_too_large")
+    assert "more than 2 devices" in refused.json()["detail"]
+
+
 async def test_windows_of_numbers(client: httpx.AsyncClient, filled: DeviceUnderTest) -> None:
     params: dict[str, Any] = RANGE | {
         "field": "temperature",

@@ -12,7 +12,8 @@ from sqlalchemy import delete, update
 from iotflow.stores.registry.models import devices, users, worker_slots
 from iotflow.stores.registry.protocol import Registry
 from iotflow.stores.registry.sql import SqlRegistry
-from tests.contract.servers import server_url, servers
+from tests.contract.servers import servers
+from tests.servers.stores import fresh_database
 
 
 class RegistryHarness(Protocol):
@@ -76,8 +77,10 @@ async def sqlite(directory: Path) -> AsyncGenerator[RegistryHarness]:
 
 @asynccontextmanager
 async def postgres(_directory: Path) -> AsyncGenerator[RegistryHarness]:
-    async with _opened(SqlHarness(server_url("IOTFLOW_TEST_POSTGRES_URL"))) as harness:
-        yield harness
+    # One of its own: a job that was left behind would be claimed before the test's.
+    with fresh_database() as url:
+        async with _opened(SqlHarness(url)) as harness:
+            yield harness
 
 
 @asynccontextmanager

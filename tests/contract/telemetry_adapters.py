@@ -106,3 +106,6 @@ ADAPTERS = [
     pytest.param(postgres, id="postgres", marks=servers),
     pytest.param(cassandra, id="cassandra", marks=servers),
 ]
+
+SHARED = [adapter for adapter in ADAPTERS if adapter.id != "sqlite"]
+"""Those that several may have open at once; a SQLite file belongs to one process."""

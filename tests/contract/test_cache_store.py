@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from iotflow.domain.devices import DeviceStatus, KeyRecord
 from iotflow.domain.points import LatestPoint, Point, Submission, Value
 from iotflow.errors import StoreUnavailableError
+from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.protocol import Hit, KeyEntry, Subscription
 from tests.contract.cache_adapters import ADAPTERS, CacheHarness
 from tests.contract.latest_model import LatestModel
@@ -87,6 +88,7 @@ async def begin_bucket(cache: CacheHarness) -> None:
 class TestLifecycle:
     async def test_ping_answers(self, cache: CacheHarness) -> None:
         await cache.store.ping()
+        assert cache.store.breaker_state is BreakerState.CLOSED
 
     async def test_backend_is_named(self, cache: CacheHarness) -> None:
         assert cache.store.backend
@@ -657,15 +659,26 @@ class TestOrders:
     async def test_two_replicas_may_record_in_any_order(
         self, cache: CacheHarness, batches: list[tuple[int, list[tuple[int, str]]]]
     ) -> None:
+        newest: dict[str, tuple[int, int]] = {}
+        for mark, points in batches:
+            for at_ms, name in points:
+                newest[name] = max(newest.get(name, (-1, -1)), (at_ms, mark))
+        found = None
+        for _ in range(3):  # a miss is no wrong answer: on a busy machine an entry may expire
+            found = found or await self.recorded(cache, batches)
+        assert found == {name: mark for name, (_, mark) in newest.items()}
+
+    @staticmethod
+    async def recorded(
+        cache: CacheHarness, batches: list[tuple[int, list[tuple[int, str]]]]
+    ) -> dict[str, Value] | None:
+        """What the cache then knows of a new device."""
         device = next(_device_ids)
         await complete(cache, device)
-        newest: dict[str, tuple[int, int]] = {}
         for mark, points in batches:
             made = tuple(Point(at_ms, name, mark) for at_ms, name in points)
             await cache.store.record(Submission(device, 1, made, mark), ())
-            for at_ms, name in points:
-                newest[name] = max(newest.get(name, (-1, -1)), (at_ms, mark))
-        assert await answer(cache, device) == {name: mark for name, (_, mark) in newest.items()}
+        return await answer(cache, device)
 
 
 class TestOnline:

@@ -1,6 +1,7 @@
 """The contract of the registry role, on every adapter (stores/registry/protocol.py)."""
 
 import asyncio
+import inspect
 import itertools
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -27,14 +28,18 @@ from iotflow.errors import (
 from iotflow.stores.registry.protocol import (
     DeviceQuery,
     GroupQuery,
+    JobQuery,
     NewDevice,
     NewGroup,
     NewInvitation,
+    NewJob,
     NewKey,
     NewPersonalToken,
     NewRefreshToken,
     NewUser,
     Registry,
+    Reused,
+    Rotated,
     UserQuery,
 )
 from tests.contract.registry_adapters import RegistryHarness
@@ -111,10 +116,8 @@ def a_job() -> Job:
     return Job(1, kind, status, 1, 1, {}, 0, 0, 0, NOW, NOW)
 
 
-def calls(store: Registry) -> list[Any]:
-    """A call of every method."""
+def account_calls(store: Registry) -> list[Any]:
     return [
-        store.ping(),
         store.create_user(NewUser("x", "x@example.com", "hash"), NOW),
         store.user(1),
         store.credentials("x"),
@@ -134,6 +137,11 @@ def calls(store: Registry) -> list[Any]:
         store.note_token_used(1, NOW),
         store.add_invitation(NewInvitation("d", None, NOW), NOW),
         store.counts(),
+    ]
+
+
+def device_calls(store: Registry) -> list[Any]:
+    return [
         store.create_device(NewDevice(1, "x"), new_key(), NOW),
         store.create_devices([(NewDevice(1, "x"), new_key())], NOW),
         store.device(1),
@@ -145,6 +153,16 @@ def calls(store: Registry) -> list[Any]:
         store.revoke_key(1, 1, NOW),
         store.note_seen({1: 1}),
         store.update_device(1, {"name": "x"}, None, NOW),
+        store.device_config(1),
+        store.put_device_config(1, "{}", None),
+        store.report_device_config(1, 1, "{}", NOW),
+        store.known_devices([1]),
+        store.live_keys([1], NOW),
+    ]
+
+
+def group_calls(store: Registry) -> list[Any]:
+    return [
         store.create_group(NewGroup(1, "x"), NOW),
         store.group(1),
         store.groups(GroupQuery(1)),
@@ -152,9 +170,11 @@ def calls(store: Registry) -> list[Any]:
         store.delete_group(1),
         store.add_to_group(1, [1], NOW),
         store.remove_from_group(1, 1),
-        store.device_config(1),
-        store.put_device_config(1, "{}", None),
-        store.report_device_config(1, 1, "{}", NOW),
+    ]
+
+
+def job_calls(store: Registry) -> list[Any]:
+    return [
         store.delete_device(1, 1, None, NOW),
         store.delete_user(1, 1, NOW),
         store.job(1),
@@ -163,6 +183,16 @@ def calls(store: Registry) -> list[Any]:
         store.job_devices(1, 0, 1),
         store.job_keys(1, "", 1),
         store.forget_jobs(NOW),
+        store.jobs(JobQuery(1)),
+        store.add_job(NewJob(JobKind.EVENT_REPLAY, 0, 0, {}), NOW),
+        store.amend_job(1, {}, NOW, NOW),
+        store.being_deleted([1]),
+    ]
+
+
+def process_calls(store: Registry) -> list[Any]:
+    return [
+        store.ping(),
         store.claim_slot("x", 1, 1, NOW, {}),
         store.renew_slot("x", 1, NOW, {}),
         store.release_slot("x", NOW),
@@ -171,10 +201,29 @@ def calls(store: Registry) -> list[Any]:
     ]
 
 
+def calls(store: Registry) -> list[Any]:
+    """A call of every method."""
+    return [
+        *account_calls(store),
+        *device_calls(store),
+        *group_calls(store),
+        *job_calls(store),
+        *process_calls(store),
+    ]
+
+
 class TestLifecycle:
     async def test_ping_answers_and_the_backend_is_named(self, store: Registry) -> None:
         await store.ping()
         assert store.backend
+
+    async def test_every_method_is_called_below(self, registry: RegistryHarness) -> None:
+        made = calls(registry.unopened())
+        for call in made:
+            call.close()
+        methods = inspect.getmembers(Registry, inspect.iscoroutinefunction)
+        lifecycle = {"open", "close", "statistics"}
+        assert {call.__name__ for call in made} == {name for name, _ in methods} - lifecycle
 
     async def test_nothing_works_before_it_is_opened(self, registry: RegistryHarness) -> None:
         for call in calls(registry.unopened()):
@@ -369,7 +418,7 @@ async def rotate(store: Registry, digest: str, now: datetime = NOW) -> str | Non
     """The successor's digest, where the token opened something."""
     successor = token_hex(32)
     opened = await store.rotate_refresh_token(digest, successor, now + DAY, now)
-    return successor if opened else None
+    return successor if isinstance(opened, Rotated) else None
 
 
 async def rotated(store: Registry, digest: str, now: datetime = NOW) -> str:
@@ -405,8 +454,12 @@ class TestRefreshTokens:
         first = await signed_in(store, user)
         second = await rotated(store, first)
         third = await rotated(store, second)
-        assert await rotate(store, first) is None
+        assert await store.rotate_refresh_token(first, token_hex(32), NOW + DAY, NOW) == Reused(
+            user.id
+        )
         assert await rotate(store, third) is None
+        again = await store.rotate_refresh_token(first, token_hex(32), NOW + DAY, NOW)
+        assert again is None, "its family had ended already"
 
     async def test_reuse_leaves_other_families_alone(self, store: Registry, user: User) -> None:
         first, other = await signed_in(store, user), await signed_in(store, user)
@@ -435,7 +488,8 @@ class TestRefreshTokens:
         first = await signed_in(store, user)
         second = await rotated(store, first)
         other = await signed_in(store, user)
-        await store.end_session(second, NOW)
+        assert await store.end_session(second, NOW) == user.id
+        assert await store.end_session(first, NOW) is None, "it had ended already"
         assert await rotate(store, second) is None
         assert await rotate(store, other) is not None
 
@@ -449,8 +503,8 @@ class TestRefreshTokens:
         self, store: Registry, user: User
     ) -> None:
         digest = await signed_in(store, user)
-        await store.end_session(token_hex(32), NOW)
-        await store.end_session("", NOW)
+        assert await store.end_session(token_hex(32), NOW) is None
+        assert await store.end_session("", NOW) is None
         assert await rotate(store, digest) is not None
 
     async def test_a_deactivated_user_gets_none(
@@ -1113,6 +1167,22 @@ class TestConfigs:
         assert sorted(each.version for each in done) == [1, 2, 3, 4, 5, 6]
 
 
+async def forget_all(store: Registry, finished_before: datetime) -> None:
+    """On a shared server those of earlier runs, too."""
+    while await store.forget_jobs(finished_before):
+        pass
+
+
+async def end(store: Registry, job: Job, at: datetime) -> None:
+    """Claim and end a job; on a shared server others may come first."""
+    while True:
+        claimed = await store.claim_job("me", at, at + HOUR)
+        assert claimed is not None
+        if claimed.id == job.id:
+            break
+    assert await store.save_job(replace(job, due_at=None, finished_at=at), "me", None)
+
+
 class TestDeletions:
     # Before all others of a shared server, so that a claim finds the job of the test first.
     @pytest.fixture
@@ -1204,14 +1274,129 @@ class TestDeletions:
     ) -> None:
         job = await store.delete_device(device.id, 1, None, at)
         assert job is not None
-        await store.claim_job("me", at, at + MINUTE)
-        await store.save_job(replace(job, due_at=None, finished_at=at), "me", None)
-        await store.forget_jobs(at)
+        await end(store, job, at)
+        await forget_all(store, at)
+        assert await store.job_devices(job.id, 0, 1) == [device.id]
+        assert len(await store.job_keys(job.id, "", 1)) == 1
+        assert not await store.forget_jobs(at + SECOND)
         assert await store.job_devices(job.id, 0, 1) == []
         assert await store.job_keys(job.id, "", 1) == []
-        assert await store.job(job.id) is not None
-        await store.forget_jobs(at + SECOND)
         assert await store.job(job.id) is None
+
+    async def test_some_are_forgotten_at_a_time_until_none_is_left(
+        self, store: Registry, at: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("iotflow.stores.registry.sql_jobs._FORGET_AT_ONCE", 10)
+        await forget_all(store, at + SECOND)
+        ids: list[int] = []
+        for _ in range(15):
+            job = await store.add_job(NewJob(JobKind.CACHE_WARMING, 1, 0, {}), at)
+            await end(store, job, at)
+            ids.append(job.id)
+        assert await store.forget_jobs(at + SECOND)
+        assert [job_id for job_id in ids if await store.job(job_id) is not None] == ids[10:]
+        assert not await store.forget_jobs(at + SECOND)
+        assert [job_id for job_id in ids if await store.job(job_id) is not None] == []
+
+    async def test_a_long_list_is_forgotten_in_parts(
+        self, store: Registry, at: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("iotflow.stores.registry.sql_jobs._ROWS_AT_ONCE", 10)
+        await forget_all(store, at + SECOND)
+        user = await create_user(store)
+        new = [(NewDevice(user.id, f"d{number}"), new_key()) for number in range(11)]
+        await store.create_devices(new, NOW)
+        job = await store.delete_user(user.id, 1, at)
+        assert job is not None
+        await end(store, job, at)
+        assert await store.forget_jobs(at + SECOND)
+        assert len(await store.job_devices(job.id, 0, 20)) == 1
+        assert len(await store.job_keys(job.id, "", 20)) == 11
+        assert await store.job(job.id) is not None
+        await forget_all(store, at + SECOND)
+        assert await store.job(job.id) is None
+
+
+class TestOtherJobs:
+    @pytest.fixture
+    def at(self) -> datetime:
+        return NOW - DAY * next(_days)
+
+    async def test_a_job_keeps_what_was_asked_and_what_was_found(
+        self, store: Registry, at: datetime
+    ) -> None:
+        asked = {"from_us": 1_800_000_000_000_001, "device_ids": [1, 2]}
+        new = NewJob(JobKind.VERIFICATION, NO_ID, 7, asked, at + SECOND)
+        job = await store.add_job(new, at)
+        assert (job.kind, job.status, job.subject_id) == (JobKind.VERIFICATION, "pending", 7)
+        assert (job.parameters, job.state, job.report) == (asked, {}, {})
+        kinds = [JobKind.VERIFICATION]
+        assert await store.claim_job("me", at, at + MINUTE, kinds) is None
+        later = at + SECOND
+        assert await store.claim_job("me", later, at + MINUTE, [JobKind.CACHE_WARMING]) is None
+        assert await store.claim_job("me", later, at + MINUTE, kinds) == job
+        further = replace(job, stage=1, state={"after": 5}, report={"findings": [{"a": 1}]})
+        assert await store.save_job(further, "me", None)
+        assert await store.job(job.id) == further
+        assert await store.save_job(further, "me", None) is False
+        await finish(store, further, at)
+
+    async def test_what_was_not_begun_can_be_amended(self, store: Registry, at: datetime) -> None:
+        job = await store.add_job(NewJob(JobKind.EVENT_REPLAY, 0, 0, {"a": 1}), at)
+        assert job.due_at == at
+        assert await store.amend_job(job.id, {"a": 2}, at + SECOND, at)
+        amended = replace(job, parameters={"a": 2}, due_at=at + SECOND)
+        assert await store.job(job.id) == amended
+        held = at + MINUTE
+        claimed = await store.claim_job("me", at + SECOND, held, [JobKind.EVENT_REPLAY])
+        assert claimed == amended
+        assert not await store.amend_job(job.id, {"a": 3}, at, at + SECOND), "somebody has it"
+        begun = replace(amended, stage=1)
+        assert await store.save_job(begun, "me", None)
+        assert not await store.amend_job(job.id, {"a": 3}, at, at + HOUR), "it was begun"
+        assert not await store.amend_job(NO_ID, {}, at, at)
+        await finish(store, begun, at)
+        assert not await store.amend_job(job.id, {"a": 3}, at, at + HOUR), "it is over"
+
+    async def test_jobs_are_listed_newest_first(self, store: Registry, at: datetime) -> None:
+        by = NO_ID + next(_days)
+        kinds = (JobKind.CACHE_WARMING, JobKind.VERIFICATION, JobKind.CACHE_WARMING)
+        jobs = [await store.add_job(NewJob(kind, by, 0, {}), at) for kind in kinds]
+        page, more = await store.jobs(JobQuery(2, by))
+        assert (page, more) == ([jobs[2], jobs[1]], True)
+        rest = await store.jobs(JobQuery(2, by, before_id=page[-1].id))
+        assert rest == ([jobs[0]], False)
+        warmings = await store.jobs(JobQuery(9, by, JobKind.CACHE_WARMING))
+        assert warmings == ([jobs[2], jobs[0]], False)
+        for job in jobs:
+            await finish(store, job, at)
+
+    async def test_what_is_known_of_devices(
+        self, store: Registry, user: User, at: datetime
+    ) -> None:
+        keys = [new_key(), new_key()]
+        kept, gone = [await create_device(store, user, key) for key in keys]
+        both = [kept.id, gone.id]
+        assert await store.known_devices([*both, NO_ID]) == set(both)
+        assert await store.live_keys(both, NOW) == [key.digest for key in keys]
+        assert await store.being_deleted(both) == set()
+        job = await store.delete_device(gone.id, user.id, None, at)
+        assert job is not None
+        assert await store.known_devices(both) == {kept.id}
+        assert await store.live_keys(both, NOW) == [keys[0].digest]
+        assert await store.being_deleted(both) == {gone.id}
+        await finish(store, job, at)
+        assert await store.being_deleted(both) == set()
+
+
+async def finish(store: Registry, job: Job, at: datetime) -> None:
+    """Leave nothing on a shared server that a later claim would find."""
+    while (claimed := await store.claim_job("end", at + HOUR, at + DAY, [job.kind])) is not None:
+        over = replace(claimed, status=JobStatus.DONE, due_at=None, finished_at=at)
+        assert await store.save_job(over, "end", None)
+        if claimed.id == job.id:
+            return
+    raise AssertionError("the job cannot be claimed")
 
 
 _days = itertools.count(1_000)
@@ -1261,7 +1446,7 @@ class TestAccounts:
         assert await store.personal_token(token.digest, NOW) is None
         for family, digest in digests.items():
             rotated = await store.rotate_refresh_token(digest, token_hex(32), NOW + DAY, NOW)
-            assert (rotated is not None) == (family == kept)
+            assert isinstance(rotated, Rotated) == (family == kept)
         # What was let in before comes too late.
         with pytest.raises(NotFoundError):
             await store.add_personal_token(token, 9, NOW)
@@ -1286,7 +1471,7 @@ class TestAccounts:
             *rotations[:3], store.set_password(user.id, "x", None, NOW), *rotations[3:]
         )
         for digest in digests + successors:
-            assert await store.rotate_refresh_token(digest, token_hex(32), NOW + DAY, NOW) is None
+            assert await rotate(store, digest) is None
 
     async def test_switching_off_ends_tokens_and_tells_of_the_keys(
         self, store: Registry, user: User

@@ -86,7 +86,7 @@ class TestGroupCommit:
             assert not task.done()
         await task
         with closing(sqlite3.connect(path)) as other:
-            assert other.execute("SELECT count(*) FROM points").fetchone() == (1,)
+            assert other.execute("SELECT count(*) FROM journal").fetchone() == (1,)
 
     async def test_a_cancelled_writer_spoils_nothing(
         self, store: SqliteTelemetryStore, path: Path

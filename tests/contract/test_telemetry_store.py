@@ -4,6 +4,8 @@ Aggregates have a module of their own, and so has the comparison with a model.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -16,12 +18,13 @@ from iotflow.stores.telemetry.protocol import (
     FleetHistoryQuery,
     FleetPageKey,
     HistoryQuery,
+    MarkQuery,
     Order,
     PageKey,
     SlotQuery,
     TelemetryStore,
 )
-from tests.contract.telemetry_adapters import TelemetryHarness
+from tests.contract.telemetry_adapters import SHARED, TelemetryHarness
 from tests.contract.telemetry_device import (
     EVER,
     T0,
@@ -75,9 +78,22 @@ def calls(store: TelemetryStore, driven: DrivenDevice) -> list[Any]:
         store.measurements(driven.id),
         store.slots(SlotQuery(driven.id, "t", YEAR_2026, 1_000, 10)),
         store.samples(driven.id, "t", YEAR_2026, 10),
+        store.marks(MarkQuery(driven.id, YEAR_2026, 0, 1, 10)),
+        store.devices(None, 10),
         store.delete_range(driven.id, YEAR_2026, next_mark()),
         store.delete_device(driven.id),
     ]
+
+
+@asynccontextmanager
+async def opened(harness: TelemetryHarness) -> AsyncGenerator[TelemetryStore]:
+    """Another adapter on the same storage."""
+    other = harness.unopened()
+    await other.open()
+    try:
+        yield other
+    finally:
+        await other.close()
 
 
 class TestLifecycle:
@@ -102,19 +118,31 @@ class TestLifecycle:
     async def test_closing_what_was_never_opened_does_nothing(
         self, telemetry: TelemetryHarness
     ) -> None:
-        await telemetry.unopened().close()
+        store = telemetry.unopened()
+        await store.close()
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+        async with opened(telemetry) as store:  # and it can be opened all the same
+            await store.ping()
 
+    async def test_what_was_written_is_there_for_whoever_opens_it(
+        self, driven: DrivenDevice
+    ) -> None:
+        await driven.write(point(1, "t", 1.5, "C"))
+        async with opened(driven.harness) as other:
+            page = await other.history(HistoryQuery(driven.id, YEAR_2026, 10))
+            assert exact(page.items) == exact([point(1, "t", 1.5, "C")])
+            newest = await other.latest([driven.id])
+            assert [each.value for each in newest[driven.id]] == [1.5]
+
+    @pytest.mark.parametrize("telemetry", SHARED, indirect=True)
     async def test_what_was_written_is_there_for_everyone_at_once(
         self, driven: DrivenDevice
     ) -> None:
-        other = driven.harness.unopened()
-        await other.open()
-        try:
+        async with opened(driven.harness) as other:
             await driven.write(point(1, "t", 1.5, "C"))
             page = await other.history(HistoryQuery(driven.id, YEAR_2026, 10))
             assert exact(page.items) == exact([point(1, "t", 1.5, "C")])
-        finally:
-            await other.close()
 
 
 class TestTypes:

@@ -23,6 +23,8 @@ class Served:
 
     url: str
     process: subprocess.Popen[str]
+    log: Path
+    """Where its output goes."""
 
     def kill(self) -> None:
         """SIGKILL: it has no chance to do anything."""
@@ -52,32 +54,36 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
 def served(data_dir: Path, *, arguments: tuple[str, ...] = (), **settings: str) -> Iterator[Served]:
     """`iotflow serve`, on embedded stores if the settings name no others, until the block ends."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "iotflow.cli.main", "serve", *arguments],
-        env=environment(data_dir, port, **settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    # A pipe that nobody reads would stop the service once it is full.
+    log = data_dir.parent / f"{data_dir.name}-{port}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "iotflow.cli.main", "serve", *arguments],
+            env=environment(data_dir, port, **settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, process)
-        yield Served(url, process)
+        wait_until_ready(url, process, log)
+        yield Served(url, process, log)
     finally:
         if process.poll() is None:
             process.terminate()
         try:
-            process.communicate(timeout=20)
+            process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
+    """`log` is where its output goes."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError(f"the service ended: {process.communicate()[0]}")
+            raise AssertionError(f"the service ended: {log.read_text()}")
         try:
             if httpx.get(f"{url}/health/ready", timeout=2).status_code == 200:
                 return

@@ -72,7 +72,7 @@ def test_devices_are_registered_and_their_keys_kept(
     assert device["description"] is None
     refused = table(report)
     assert [(row["line"], row["code"]) for row in refused] == [
-        ("28", "too_long"),
+        ("28", "string_too_long"),
         ("29", "missing"),
     ]
     assert not any(row["api_key"] in done.stdout + done.stderr for row in kept)

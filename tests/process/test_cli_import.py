@@ -106,7 +106,9 @@ def test_it_goes_on_after_the_server_was_killed(
 ) -> None:
     port = free_port()
     monkeypatch.setattr("tests.process.conftest.free_port", lambda: port)
-    file, report = long_file(tmp_path / "long.csv"), tmp_path / "report.csv"
+    files = tmp_path / "files"
+    files.mkdir()
+    file, report = long_file(files / "long.csv"), files / "report.csv"
     options = ("--batch-size", "25", "--patience", "0.3", "--report", str(report))
     with served(tmp_path / "data") as service:
         credentials = register(service.url)
@@ -128,7 +130,7 @@ def test_it_goes_on_after_the_server_was_killed(
         assert stored(service.url, credentials) == EXPECTED
     with report.open(newline="") as found:
         assert [int(row["line"]) for row in csv.DictReader(found)] == BAD_LINES
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["data", "long.csv", "report.csv"]
+    assert sorted(each.name for each in files.iterdir()) == ["long.csv", "report.csv"]
 
 
 def test_it_goes_on_after_ctrl_c_and_waits_for_a_restart(

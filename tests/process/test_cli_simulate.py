@@ -54,9 +54,9 @@ def account_of(state: Path) -> dict[str, Any]:
     return found
 
 
-def stored(url: str, state: Path) -> int:
-    """How many points the fleet's devices have."""
-    count = 0
+def points(url: str, state: Path) -> list[tuple[int, str]]:
+    """Device and time of each point that the fleet has."""
+    found: list[tuple[int, str]] = []
     for device in account_of(state)["devices"].values():
         answer = httpx.get(
             f"{url}/api/v1/telemetry/{device['id']}",
@@ -64,8 +64,13 @@ def stored(url: str, state: Path) -> int:
             headers={"X-API-Key": device["api_key"]},
         )
         assert answer.status_code == 200, answer.text
-        count += answer.json()["count"]
-    return count
+        found += [(device["id"], point["timestamp"]) for point in answer.json()["data"]]
+    return found
+
+
+def stored(url: str, state: Path) -> int:
+    """How many points the fleet's devices have."""
+    return len(points(url, state))
 
 
 def test_two_runs_with_one_fleet(service: Served, tmp_path: Path) -> None:
@@ -101,10 +106,14 @@ def test_duplicates_are_stored_once(service: Served, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_with_a_summary(service: Served, tmp_path: Path) -> None:
-    process = begin(service.url, tmp_path / "fleet.json", "--rate", "50", "-u", "stopped")
+    state = tmp_path / "fleet.json"
+    process = begin(service.url, state, "--rate", "50", "-u", "stopped")
     assert process.stderr is not None
     assert "ready" in process.stderr.readline()
-    time.sleep(1)
+    deadline = time.monotonic() + 30
+    while len(set(points(service.url, state))) < 30:  # a submission is of one time
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, said = process.communicate(timeout=20)
     assert process.returncode == 0, said

@@ -1,29 +1,26 @@
-"""What the OpenAPI document says holds for whatever a generator thinks of."""
+"""What the OpenAPI document says holds for whatever a generator thinks of, alone and in turn."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.process.conftest import register, served
+from tests.fuzz.schemathesis_run import run
+from tests.process.conftest import served
 
-CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = 30
+SEQUENCES = 20
 LONGEST_S = 400
 
 
 def test_the_service_does_what_its_document_says(tmp_path: Path) -> None:
     with served(tmp_path / "data") as service:
-        credentials = register(service.url)
-        command = [
-            sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
-            "run", f"{service.url}/openapi.json",
-            "--header", f"Authorization: Bearer {credentials.token}",
-            "--header", f"X-API-Key: {credentials.api_key}",
-            "--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing",
-            "--continue-on-failure", "--warnings", "off", "--seed", "1",
-            "--generation-database", "none",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LONGEST_S, check=False, cwd=tmp_path
+        phases = "examples,coverage,fuzzing"
+        done = run(service.url, tmp_path, phases=phases, examples=EXAMPLES, timeout_s=LONGEST_S)
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+
+
+def test_calls_that_follow_from_each_other_do_too(tmp_path: Path) -> None:
+    with served(tmp_path / "data") as service:
+        done = run(
+            service.url, tmp_path, phases="stateful", examples=SEQUENCES, timeout_s=LONGEST_S
         )
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+    assert "Stateful" in done.stdout

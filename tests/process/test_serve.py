@@ -21,9 +21,9 @@ def iotflow(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess
 def test_it_says_where_it_serves_and_where_the_data_lies(tmp_path: Path) -> None:
     with served(tmp_path) as service:
         service.process.send_signal(signal.SIGTERM)
-        printed, _ = service.process.communicate(timeout=20)
-    assert service.process.returncode in (0, -signal.SIGTERM)
-    assert printed.splitlines() == [
+        status = service.process.wait(timeout=20)
+    assert status in (0, -signal.SIGTERM)
+    assert service.log.read_text().splitlines() == [
         f"IoTFlow serves on {service.url} (API explorer: {service.url}/docs)",
         f"Data: {tmp_path}",
     ]
@@ -45,6 +45,37 @@ def test_a_wrong_setting_stops_the_start_with_one_line(
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"iotflow: {name}: ")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["IOTFLOW_SECRET_KEY", "IOTFLOW_PREVIOUS_SECRET_KEYS"])
+def test_a_short_signing_secret_stops_the_start(tmp_path: Path, name: str) -> None:
+    short = "s3cret" * 5
+    ended = iotflow("serve", env=environment(tmp_path, free_port()) | {name: short})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"iotflow: {name}: at least 32 characters")
+    assert ended.stderr.count("\n") == 1
+    assert short not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("IOTFLOW_REGISTRY__URL", "postgresql://me:s3cret@[bad/iotflow"),
+        ("IOTFLOW_TELEMETRY__URL", "cassandra://me:s3cret@h/UPPER"),
+        ("IOTFLOW_TELEMETRY__URL", "postgresql://me:s3cret@h:5432:1/iotflow"),
+        ("IOTFLOW_CACHE__URL", "redis://me:s3cret@h/first"),
+        ("IOTFLOW_CACHE__URL", "redis+cluster://me:s3cret@h,[::1"),
+        ("IOTFLOW_CACHE__URL", "memcached://s3cret"),
+        ("IOTFLOW_EVENTS__URL", "mongodb://me:s3cret@[bad/iotflow"),
+    ],
+)
+def test_a_url_that_cannot_work_stops_the_start(tmp_path: Path, name: str, url: str) -> None:
+    given = {name: url, "IOTFLOW_SECRET_KEY": "k" * 40}
+    ended = iotflow("serve", env=environment(tmp_path, free_port()) | given)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"iotflow: {name}: ")
+    assert ended.stderr.count("\n") == 1
+    assert "s3cret" not in ended.stderr
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ class OwnServers:
         self._run("remove")
 
     def kill(self, name: str) -> None:
-        self._signal(name, signal.SIGKILL)
+        """A server and what it started: left alone, a child may finish what it is at."""
+        for pid in self._family(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
@@ -49,8 +52,13 @@ class OwnServers:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
 
-    def _signal(self, name: str, number: int) -> None:
-        os.kill(self._pid(name), number)
+    def restart(self, name: str) -> None:
+        """Start one server anew, dead or alive; returns when it answers."""
+        self._run("restart-node", name)
+
+    def command(self, name: str) -> list[str]:
+        """How a server that runs was started."""
+        return Path(f"/proc/{self._pid(name)}/cmdline").read_text().rstrip("\0").split("\0")
 
     def _pid(self, name: str) -> int:
         nodes: dict[str, Any] = json.loads(self._run("status", "--json"))["nodes"]

@@ -166,21 +166,27 @@ async def test_no_acknowledged_point_dies_with_the_node(
             else:
                 acknowledged[device_id].add(at_ms)
 
+    def written() -> int:
+        return sum(map(len, acknowledged.values()))
+
+    async def written_more_than(number: int, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while written() <= number:
+            assert time.monotonic() < deadline, "nothing more was written"
+            await asyncio.sleep(0.05)
+
     senders = [asyncio.create_task(send(device_id)) for device_id in device_ids]
     await asyncio.sleep(1.5)
+    await written_more_than(100, within_s=30)
     await asyncio.to_thread(node.signal, signal.SIGKILL)
     await asyncio.sleep(0.5)
-    before = sum(map(len, acknowledged.values()))
-    began = time.monotonic()
+    before = written()
     await asyncio.to_thread(node.start)
     await answers_again(store, 10)
-    while sum(map(len, acknowledged.values())) < before + 100:
-        assert time.monotonic() - began < 90, "nothing was written after the restart"
-        await asyncio.sleep(0.05)
+    await written_more_than(before + 100, within_s=90)
     stop.set()
     await asyncio.gather(*senders)
     assert failed
-    assert before > 100
     for device_id, sent in acknowledged.items():
         assert sent <= await times_of(store, device_id)
         newest = (await store.latest([device_id]))[device_id]
@@ -208,7 +214,7 @@ async def test_a_frozen_node_costs_the_limit_at_most_and_then_nothing(
     assert store.breaker.opened == 1
     took_s, error = await timed(store.write(submission(device_id, 2)))
     assert isinstance(error, StoreUnavailableError)
-    assert took_s < 0.1
+    assert took_s < LIMIT_S, "nothing is waited for"
     await asyncio.to_thread(node.signal, signal.SIGCONT)
     await answers_again(store, 10)
     await store.write(submission(device_id, 3))

@@ -71,7 +71,7 @@ async def _place() -> AsyncGenerator[Place]:
     keyspace = f"iotflow_test_{token_hex(4)}"
     async with plain_session(url_of(keyspace)) as plain:
         yield Place(keyspace, plain)
-        await plain.rows(f"DROP KEYSPACE {keyspace}")
+        await plain.rows(f"DROP KEYSPACE IF EXISTS {keyspace}")
 
 
 @pytest.fixture(scope="module", name="store")

@@ -168,9 +168,12 @@ async def test_where_all_run_a_start_is_quick_and_changes_nothing(
     tool: Tool, single: dict[str, str]
 ) -> None:
     before = tool.pids()
-    began = time.monotonic()
-    assert tool.start() == single
-    assert time.monotonic() - began < 2
+    took_s: list[float] = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert tool.start() == single
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 2, "a busy machine adds to some, a wait would add to all"
     assert tool.pids() == before
 
 

@@ -162,6 +162,11 @@ class TestIndexes:
     async def test_several_open_at_once(self, fresh: tuple[str, Plain]) -> None:
         stores = [MongoEventStore(fresh[0], retention_s=DAY_S) for _ in range(4)]
         await asyncio.gather(*(store.open() for store in stores))
+        written = event()
+        assert await stores[0].append([written]) == 1
+        assert await stores[1].append([written]) == 0
+        lives = [i for i in (await fresh[1].events.index_information()).values() if len(i) > 2]
+        assert [i.get("expireAfterSeconds") for i in lives if "expireAfterSeconds" in i] == [DAY_S]
         for store in stores:
             await store.close()
 

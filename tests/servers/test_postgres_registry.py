@@ -167,10 +167,13 @@ class TestBounds:
                 OverloadedError,
             }
             assert registry.breaker_state is not BreakerState.CLOSED
-            begun = loop.time()
-            with pytest.raises(StoreUnavailableError):
-                await registry.user(1)
-            assert loop.time() - begun < 0.5
+            took_s: list[float] = []
+            for _ in range(3):
+                begun = loop.time()
+                with pytest.raises(StoreUnavailableError):
+                    await registry.user(1)
+                took_s.append(loop.time() - begun)
+            assert min(took_s) < 0.5, "a busy machine adds to some, a wait would add to all"
             proxy.thaw()
             await until_it_answers(registry)
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.servers
 
 _devices = count(1)
 # A call's limit, and what a busy machine may add.
-_LIMIT_S, _SLACK_S = 0.25, 0.25
+_LIMIT_S, _BUDGET_S = 0.25, 2.0
 KNOWN = KeyEntry(KeyRecord(1, "iotd_x", 1, 1, "boiler", DeviceStatus.ACTIVE, True, 1))
 REFUSED = KeyEntry(None)
 
@@ -166,7 +166,7 @@ class TestFrozen:
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailableError):
                     await call()
-                assert time.monotonic() - began < 2 * _LIMIT_S + _SLACK_S
+                assert time.monotonic() - began < _BUDGET_S
         assert cache.breaker_state is not BreakerState.CLOSED
         assert cache.pipes.timeouts > 0
         assert epoch.doubts > doubts
@@ -187,12 +187,13 @@ class TestFrozen:
             *[cache.record(submission(device + n, 1), ()) for n in range(500)],
             return_exceptions=True,
         )
-        assert time.monotonic() - began < _LIMIT_S + _SLACK_S
+        # One after the other, they would wait for two minutes.
+        assert time.monotonic() - began < _BUDGET_S
         assert {type(outcome) for outcome in outcomes} == {StoreUnavailableError}
         began = time.monotonic()
         with pytest.raises(StoreUnavailableError):
             await cache.ping()
-        assert time.monotonic() - began < 0.05  # the breaker is open
+        assert time.monotonic() - began < _LIMIT_S  # the breaker is open: nothing is waited for
         server.thaw()
 
     async def test_what_waits_is_bounded(
@@ -215,7 +216,7 @@ class TestFrozen:
         server.freeze()
         frozen = time.monotonic()
         await until(lambda: not cache.hears)
-        assert time.monotonic() - frozen < 0.8
+        assert time.monotonic() - frozen < _BUDGET_S
         server.thaw()
         await until(lambda: cache.hears)
 
@@ -225,10 +226,11 @@ class TestFrozen:
         async with cache_on(server, epoch, limits=PipeLimits(command_s=0.1)) as cache:
             await complete(cache, device)
             doubts = epoch.doubts
-            server.client.client_pause(170)
+            server.client.client_pause(10_000, all=False)
             with pytest.raises(StoreUnavailableError):
                 await cache.record(submission(device, 1), ())
             assert cache.doubted == 1
+            server.client.client_unpause()
             await until(lambda: cache.doubted == 0)
             assert await cache.latest([device]) == {}
             assert epoch.doubts == doubts

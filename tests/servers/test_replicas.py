@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +47,16 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
         yield Replicas((first, second), register(first.url))
 
 
-def seconds_until_refused(get: Iterator[httpx.Response]) -> float:
-    began = time.monotonic()
-    for answer in get:
-        if answer.status_code in (401, 403):
-            return time.monotonic() - began
-        assert time.monotonic() - began < 5, "it was never refused"
+def seconds_let_in(ask: Callable[[], httpx.Response]) -> float:
+    """How much later than now the last request was begun that was not refused."""
+    began, last_s = time.monotonic(), 0.0
+    while True:
+        asked_s = time.monotonic() - began
+        if ask().status_code in (401, 403):
+            return last_s
+        last_s = asked_s
+        assert asked_s < 5, "it was never refused"
         time.sleep(0.02)
-    raise AssertionError
 
 
 def test_a_key_is_known_and_revoked_everywhere_within_a_second(replicas: Replicas) -> None:
@@ -67,8 +69,7 @@ def test_a_key_is_known_and_revoked_everywhere_within_a_second(replicas: Replica
         headers=replicas.credentials.bearer,
     )
     assert revoked.status_code == 204
-    took_s = seconds_until_refused(replicas.get(1, "/devices/status") for _ in range(1_000))
-    assert took_s < 1.0
+    assert seconds_let_in(lambda: replicas.get(1, "/devices/status")) < 1.0
     assert replicas.get(0, "/devices/status").status_code == 401
 
 
@@ -207,11 +208,10 @@ def test_a_key_revoked_while_the_cache_is_frozen_is_refused_within_a_second(
         redis.freeze()
         revoked = httpx.delete(f"{keys}/{key_id}", headers=credentials.bearer, timeout=10)
         assert revoked.status_code == 204
-        took_s = seconds_until_refused(
-            httpx.get(f"{second.url}{status}", headers=credentials.key, timeout=10)
-            for _ in range(1_000)
+        let_in_s = seconds_let_in(
+            lambda: httpx.get(f"{second.url}{status}", headers=credentials.key, timeout=10)
         )
-        assert took_s < 1.0
+        assert let_in_s < 1.0
         redis.thaw()
         until = time.monotonic() + 3
         while time.monotonic() < until:
@@ -250,11 +250,12 @@ def test_a_cache_that_comes_back_with_old_data_is_not_believed(tmp_path: Path) -
         redis.kill()
         submit(3)
         redis.start()
-        time.sleep(1.0)
-        until = time.monotonic() + 3
+        until = time.monotonic() + 4
         while time.monotonic() < until:
             assert latest()[0] == 3
-        assert latest() == (3, "hit"), "and it is used again"
+        until = time.monotonic() + 10
+        while latest() != (3, "hit"):
+            assert time.monotonic() < until, "it is not used again"
 
 
 async def load_while_frozen(replicas: Replicas, base_ms: int) -> None:

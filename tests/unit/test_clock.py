@@ -66,3 +66,17 @@ def test_a_forgotten_device_starts_above_all_that_was_issued_to_the_forgotten() 
     again = device_clock.next_ms(1)
     assert again is not None
     assert again > max(ms for ms in first if ms is not None)
+
+
+def test_devices_behind_the_clock_are_forgotten_and_none_goes_back_for_that() -> None:
+    clock = Clock()
+    device_clock = DeviceClock(lambda: Lane(0, 1), clock)
+    first = [device_clock.next_ms(device_id) for device_id in range(1_000)]
+    assert len(device_clock) == 1_000
+    clock.now_s += 1.5
+    for device_id in range(1_000, 1_600):
+        device_clock.next_ms(device_id)
+    assert len(device_clock) == 600
+    clock.now_s -= 2.0
+    again = [device_clock.next_ms(device_id) for device_id in range(1_000)]
+    assert all(a is not None and b is not None and a > b for a, b in zip(again, first, strict=True))

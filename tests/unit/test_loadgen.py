@@ -189,6 +189,13 @@ class TestOpenLoop:
         assert result.lag is not None
         assert result.lag.count == 100
 
+    async def test_waits_for_no_request_that_rounding_made_up(self) -> None:
+        async with serving(always_ok) as server:
+            plan = plan_for(server, rate=1000.0, seconds=0.1, warmup_s=0.2)
+            assert plan.load_s * 1000 > 300
+            result = await run_plan(plan)
+        assert (result.answered, result.unanswered) == (100, 0)
+
     async def test_latency_counts_from_when_a_request_was_due(self) -> None:
         """A stall of 0.3 s delays all that fell due meanwhile, not the one request in flight."""
 

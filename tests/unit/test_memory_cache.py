@@ -1,6 +1,8 @@
 """What the memory cache promises beyond the contract: bounds, counters, clocks."""
 
 import asyncio
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 from iotflow.domain.devices import DeviceStatus, KeyRecord
 from iotflow.domain.points import LatestPoint, Point, Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
+from iotflow.stores.cache.expiring import ExpiringMap
+from iotflow.stores.cache.local import LocalCache
 from iotflow.stores.cache.memory import MemoryCache
-from iotflow.stores.cache.memory.expiring import ExpiringMap
 from iotflow.stores.cache.none import NoCache
 from iotflow.stores.cache.protocol import Hit, KeyEntry
 from iotflow.stores.cache.ttls import CacheTtls
@@ -49,6 +52,16 @@ async def complete(cache: MemoryCache, device_id: int, *names: str) -> None:
 
 async def hits(cache: MemoryCache, *device_ids: int) -> set[int]:
     return set(await cache.latest(device_ids))
+
+
+def memory_of(work: Callable[[], object]) -> int:
+    """Bytes that are allocated once it is done, its result not counted."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 def submission(device_id: int, written_us: int, *names: str) -> Submission:
@@ -329,6 +342,65 @@ class TestExpiringMap:
         assert entries.get("a", 11.9) == 3
         assert entries.get("a", 12) is None
         assert len(entries) == 1
+
+    def test_what_is_put_together_is_held_once_and_lives_no_longer_for_that(self) -> None:
+        def put(step_s: float) -> int:
+            entries: ExpiringMap[int, str] = ExpiringMap(10_000, 100_000)
+            return memory_of(
+                lambda: [entries.put(key, "seen", key * step_s) for key in range(5000)]
+            )
+
+        assert put(1e-6) < put(1.0) - 5_000 * 40
+        entries: ExpiringMap[int, str] = ExpiringMap(10, 100_000)
+        entries.put(1, "seen", 20.0)
+        entries.put(2, "seen", 20.09)
+        assert entries.get(2, 29.99) == "seen"
+        assert entries.get(2, 30.09) is None
+        entries.put(1, "a", 40.0)
+        entries.put(2, "b", 40.05)
+        assert [entries.get(1, 49), entries.get(2, 49)] == ["a", "b"]
+
+
+class TestLocalCache:
+    def test_what_is_dead_makes_room_for_what_is_new(self) -> None:
+        clock = Clock()
+        cache: LocalCache[int, int] = LocalCache(100_000, 5, clock)
+        for key in range(1_000):
+            cache.put(key, key)
+        clock.now_s += 5
+        for key in range(1_000, 1_500):
+            cache.put(key, key)
+        assert len(cache) == 500
+        assert cache.get(1_499) == 1_499
+        assert cache.get(0) is None
+        assert (cache.hits, cache.misses) == (1, 1)
+
+
+class TestMemory:
+    async def test_a_device_that_has_sent_costs_a_few_hundred_bytes(self, clock: Clock) -> None:
+        cache, devices = await opened(clock), 10_000
+
+        async def send(number: int) -> None:
+            clock.now_s += 0.001
+            name, prefix = f"bench-{number:05d}", f"iotd_{number:08d}"
+            record = KeyRecord(
+                number + 1000, prefix, number, 3, name, DeviceStatus.ACTIVE, True, 10**12 + number
+            )
+            await cache.fill_key(f"{number:064x}", KeyEntry(record))
+            await cache.record(submission(number, 1, "t"), ())
+
+        async def send_all() -> None:
+            for number in range(1_000, 1_000 + devices):
+                await send(number)
+
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            await send_all()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (after - before) / devices < 550
 
 
 class TestNoCache:

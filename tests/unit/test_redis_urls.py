@@ -13,6 +13,7 @@ from iotflow.stores.cache.redis.urls import RedisUrl, parse_url
     [
         ("redis://h", RedisUrl("single", (("h", 6379),))),
         ("redis://h:1/", RedisUrl("single", (("h", 1),))),
+        ("redis+cluster://h,[::1]:7", RedisUrl("cluster", (("h", 6379), ("::1", 7)))),
         ("redis://[::1]:7/2", RedisUrl("single", (("::1", 7),), options={"db": 2})),
         (
             "redis://u:p%40%2F@h/0",

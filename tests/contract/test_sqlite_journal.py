@@ -1,0 +1,237 @@
+"""The journal in front of the embedded store's points: durable at once, in its place later."""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from iotflow.domain.points import Point, Submission, Value
+from iotflow.domain.times import TimeRange
+from iotflow.stores.telemetry.protocol import HistoryQuery
+from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
+from iotflow.stores.telemetry.sqlite.connections import connect
+from iotflow.stores.telemetry.sqlite.journal import Journal
+
+EVER = TimeRange(0, 10**12)
+AFTER_S = 5.0
+NORMAL, FULL = 1, 2  # of PRAGMA synchronous
+
+
+def submission(mark: int, *values: Value, device_id: int = 1) -> Submission:
+    points = tuple(Point(mark * 1_000 + n, "t", value) for n, value in enumerate(values or (1.5,)))
+    return Submission(device_id, 1, points, mark)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    path = tmp_path / "telemetry.db"
+    store = SqliteTelemetryStore(path)
+    await store.open()  # makes the tables
+    await store.close()
+    return path
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def connection(path: Path) -> Generator[sqlite3.Connection]:
+    connections = connect(path, 1)
+    yield connections.writer
+    for each in (connections.writer, connections.inline, *connections.readers):
+        each.close()
+
+
+@pytest.fixture
+def journal(connection: sqlite3.Connection, clock: Clock) -> Journal:
+    return Journal(connection, clock)
+
+
+def count(connection: sqlite3.Connection, table: str) -> int:
+    found: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return found
+
+
+class TestMerging:
+    def test_points_are_merged_after_a_while(
+        self, journal: Journal, clock: Clock, connection: sqlite3.Connection
+    ) -> None:
+        assert journal.seconds_until_due() is None
+        journal.append([submission(1), submission(2, device_id=2)])
+        assert [journal.holds(device) for device in (1, 2, 3)] == [True, True, False]
+        assert (count(connection, "journal"), count(connection, "points")) == (1, 0)
+        assert journal.seconds_until_due() == AFTER_S
+        clock.now_s = AFTER_S
+        assert journal.seconds_until_due() == 0.0
+        journal.merge_chunk(100)
+        assert [journal.holds(device) for device in (1, 2)] == [False, False]
+        assert (count(connection, "journal"), count(connection, "points")) == (0, 2)
+        assert journal.seconds_until_due() is None
+
+    def test_many_points_are_merged_at_once(self, journal: Journal) -> None:
+        for mark in range(1, 51):
+            journal.append([submission(mark, *[1.5] * 1_000)])
+        assert journal.seconds_until_due() == 0.0
+
+    def test_a_chunk_is_bounded_and_ends_within_a_device(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        journal.append([submission(mark, 1.5, 2.5) for mark in range(1, 11)])
+        journal.merge_chunk(5)
+        assert count(connection, "points") == 6
+        assert journal.holds(1)
+        assert count(connection, "journal") == 1
+        journal.merge_chunk(100)
+        assert count(connection, "points") == 20
+        assert not journal.holds(1)
+
+    def test_the_rows_of_what_came_meanwhile_stay(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        journal.append([submission(mark) for mark in range(1, 11)])
+        journal.merge_chunk(5)
+        journal.append([submission(99, device_id=2)])
+        journal.merge_chunk(100)
+        assert journal.holds(2)
+        assert count(connection, "journal") == 1
+
+    def test_one_device_can_be_merged_alone(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        journal.append([submission(1), submission(2, device_id=2), submission(3)])
+        journal.merge_devices([1, 7, 1])
+        assert not journal.holds(1)
+        assert journal.holds(2)
+        assert count(connection, "points") == 2
+        journal.merge_all(100)
+        assert count(connection, "points") == 3
+
+    def test_the_later_write_wins_in_whatever_order_they_are_merged(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        def at_zero(mark: int, value: Value) -> Submission:
+            return Submission(1, 1, (Point(0, "t", value),), mark)
+
+        journal.append([at_zero(7, "late"), at_zero(6, 1.5)])
+        journal.merge_chunk(0)  # a generation of its own
+        journal.append([at_zero(5, 2.5)])
+        journal.merge_all(100)
+        assert connection.execute("SELECT text_value, ingested_at FROM points").fetchall() == [
+            ("late", 7)
+        ]
+
+
+class TestDurability:
+    def test_the_journal_is_flushed_and_merges_are_not(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        """Both settings are restored, also after a merge that failed."""
+
+        def level() -> int:
+            with closing(connection.cursor()) as cursor:
+                found: int = cursor.execute("PRAGMA synchronous").fetchone()[0]
+            return found
+
+        seen: list[int] = []
+        connection.set_trace_callback(
+            lambda sql: seen.append(1 if "NORMAL" in sql else 2) if "synchronous=" in sql else None
+        )
+        journal.append([submission(1)])
+        assert level() == FULL
+        journal.merge_all(100)
+        assert level() == FULL
+        connection.set_trace_callback(None)
+        assert seen[:2] == [NORMAL, FULL]
+        journal.append([submission(2)])
+        connection.execute("ALTER TABLE points RENAME TO elsewhere")
+        connection.commit()
+        with pytest.raises(sqlite3.OperationalError):
+            journal.merge_all(100)
+        assert level() == FULL
+        assert journal.holds(1)
+        assert count(connection, "journal") == 1
+        connection.execute("ALTER TABLE elsewhere RENAME TO points")
+        connection.commit()
+        journal.merge_all(100)
+        assert count(connection, "points") == 2
+
+    def test_what_a_dead_process_left_is_merged(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        values: list[Value] = [1.5, -0.0, 2**63 - 1, True, "text", 3]
+        journal.append([submission(1, *values), submission(2, device_id=2)])
+        journal.append([submission(3)])
+        journal.merge_devices([2])
+        again = Journal(connection)
+        assert [again.holds(device) for device in (1, 2)] == [True, True]
+        assert again.seconds_until_due() == 0.0
+        again.merge_all(100)
+        assert count(connection, "points") == 8
+        assert count(connection, "journal") == 0
+        kinds = connection.execute("SELECT value_type FROM points WHERE timestamp_ms < 2000")
+        assert [kind for (kind,) in kinds] == [0, 0, 1, 2, 3, 1]
+
+    def test_one_that_can_never_be_stored_holds_up_no_other(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        # Nothing lets such a value in; if something did, the others would still be safe.
+        journal.append([submission(1), submission(2, float("nan")), submission(3)])
+        journal.merge_all(100)
+        assert count(connection, "points") == 2
+        assert count(connection, "journal") == 0
+
+
+class TestStore:
+    @pytest.fixture
+    async def store(self, path: Path) -> AsyncGenerator[SqliteTelemetryStore]:
+        store = SqliteTelemetryStore(path)
+        await store.open()
+        yield store
+        await store.close()
+
+    async def test_a_delete_leaves_nothing_that_could_come_back(
+        self, store: SqliteTelemetryStore, path: Path
+    ) -> None:
+        await store.write(submission(1))
+        await store.write(submission(2, device_id=2))
+        assert await store.delete_range(1, EVER, 10) == 1
+        with closing(sqlite3.connect(path)) as other:
+            assert count(other, "journal") == 0
+            assert other.execute("SELECT device_id FROM points").fetchall() == [(2,)]
+        await store.close()
+        await store.open()
+        assert (await store.history(HistoryQuery(1, EVER, 10))).items == []
+        assert list(await store.latest([1, 2])) == [2]
+
+    async def test_closing_leaves_nothing_in_the_journal(
+        self, store: SqliteTelemetryStore, path: Path
+    ) -> None:
+        await store.write(submission(1))
+        await store.close()
+        with closing(sqlite3.connect(path)) as other:
+            assert (count(other, "journal"), count(other, "points")) == (0, 1)
+        await store.open()
+
+    async def test_more_than_is_to_be_collected_is_merged_before_more_is_taken(
+        self, store: SqliteTelemetryStore
+    ) -> None:
+        for mark in range(1, 41):
+            await store.write(submission(mark, *[1.5] * 10_000, device_id=mark))
+        for device in (1, 20, 40):
+            page = await store.history(HistoryQuery(device, EVER, 20_000))
+            assert len(page.items) == 10_000
+
+    async def test_a_device_whose_points_wait_is_listed(self, store: SqliteTelemetryStore) -> None:
+        await store.write(submission(1, device_id=7))
+        assert (await store.devices(None, 10)).device_ids == [7]
