@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from collections.abc import Iterator
 from functools import cache
 
@@ -14,6 +15,13 @@ from iotflow.settings import LogSettings
 def _logs() -> None:
     """As the service logs, without the noise."""
     configure_logging(LogSettings(level="warning"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """A shell starts what runs in the background deaf to SIGINT, and whom it starts inherits it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

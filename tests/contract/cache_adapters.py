@@ -78,7 +78,6 @@ class MemoryHarness:
         return MemoryCache(
             self.ttls,
             self.now,
-            self.now,
             max_devices=self.max_devices,
             max_messages=self.max_messages,
         )
@@ -178,9 +177,9 @@ async def redis(variable: str) -> AsyncGenerator[CacheHarness]:
 
 Start = Callable[[], AbstractAsyncContextManager[CacheHarness]]
 
-ADAPTERS = [
-    pytest.param(memory, id="memory"),
+SHARED_ADAPTERS = [
     pytest.param(partial(redis, "IOTFLOW_TEST_REDIS_URL"), id="redis", marks=servers),
     pytest.param(partial(redis, "IOTFLOW_TEST_REDIS_SENTINEL_URL"), id="sentinel", marks=servers),
     pytest.param(partial(redis, "IOTFLOW_TEST_REDIS_CLUSTER_URL"), id="cluster", marks=servers),
 ]
+ADAPTERS = [pytest.param(memory, id="memory"), *SHARED_ADAPTERS]

@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 
 async def opened(clock: Clock, **bounds: Any) -> MemoryCache:
-    cache = MemoryCache(TTLS, clock, clock, **bounds)
+    cache = MemoryCache(TTLS, clock, **bounds)
     await cache.open()
     return cache
 
@@ -213,26 +213,6 @@ class TestOtherBounds:
         assert await cache.online([1, 2, 3]) == {1, 3}
         assert cache.counters.evictions == 1
 
-    async def test_counters_have_a_bound_for_each_window(self, clock: Clock) -> None:
-        cache = await opened(clock, max_subjects=2)
-        for subject in ("a", "b", "a", "c"):
-            await cache.count([Hit(subject, 10, 1), Hit("other", 60, 1)])
-        looks = [Hit("a", 10, 0), Hit("other", 60, 0), Hit("b", 10, 0)]
-        assert [count.current for count in await cache.count(looks)] == [2, 4, 0]
-        assert cache.sizes()["windows"] == 3
-
-    async def test_dead_counters_do_not_pile_up(self, clock: Clock) -> None:
-        cache = await opened(clock)
-        clock.now_s = 1_000_000.0
-        await cache.count([Hit(str(number), 10, 1) for number in range(100)])
-        clock.now_s += 10
-        await cache.count([Hit("next", 10, 1)])
-        assert cache.sizes()["windows"] == 101  # a previous bucket still counts
-        clock.now_s += 10
-        await cache.count([Hit(f"later{number}", 10, 1) for number in range(60)])
-        assert cache.sizes()["windows"] == 61
-        assert cache.counters.evictions == 0
-
     async def test_logs_have_a_bound_for_each_window(self, clock: Clock) -> None:
         cache = await opened(clock, max_subjects=2)
         for subject in ("a", "b", "a", "c"):
@@ -305,21 +285,11 @@ class TestLife:
         await cache.open()
         assert not any(cache.sizes().values())
 
-    async def test_a_set_clock_ends_nothing_and_windows_follow_it(self, clock: Clock) -> None:
-        wall = Clock()
-        cache = MemoryCache(TTLS, wall, clock)
-        await cache.open()
-        await complete(cache, 1, "a")
-        await cache.fill_key("a", KNOWN)
-        await cache.count([Hit("s", 10, 5)])
-        wall.now_s += 10_000_000
-        assert await hits(cache, 1) == {1}
-        assert await cache.key("a") == KNOWN
-        (count,) = await cache.count([Hit("s", 10, 1)])
-        assert (count.previous, count.current) == (0, 1)
-        wall.now_s -= 20_000_000
-        (count,) = await cache.count([Hit("s", 10, 1)])
-        assert (count.previous, count.current) == (0, 1)
+    async def test_counts_are_nobody_elses(self, clock: Clock) -> None:
+        cache = await opened(clock)
+        assert not cache.shares_counts
+        assert await cache.count([Hit("a", 10, 1)]) == []
+        assert await cache.record(submission(1, 2, "a"), [Hit("a", 10, 1)]) == []
 
 
 class TestExpiringMap:
@@ -405,7 +375,7 @@ class TestMemory:
 
 class TestNoCache:
     async def test_every_look_up_is_a_miss(self, clock: Clock) -> None:
-        cache = NoCache(clock, clock)
+        cache = NoCache(clock)
         await cache.open()
         await cache.ping()
         await cache.fill_key("a", KNOWN)
@@ -424,17 +394,15 @@ class TestNoCache:
         assert (counters.latest_hits, counters.latest_misses) == (0, 2)
         assert cache.backend == "none"
 
-    async def test_limits_and_messages_go_on_in_process(self, clock: Clock) -> None:
-        cache = NoCache(clock, clock)
+    async def test_logs_and_messages_go_on_in_process(self, clock: Clock) -> None:
+        cache = NoCache(clock)
         await cache.open()
         hit = Hit("ingest:device:1", 10, 2)
-        await cache.count([hit])
-        (count,) = await cache.record(submission(1, 1, "t"), [hit])
-        assert count.current == 4
+        assert not cache.shares_counts
+        assert await cache.count([hit]) == []
+        assert await cache.record(submission(1, 1, "t"), [hit]) == []
         assert (await cache.log(hit, 5)).count == 2
         await cache.forget_device(1)
-        (count,) = await cache.count([hit])
-        assert count.current == 2
         assert (await cache.log(hit, 5)).count == 2
         async with cache.subscribe("news") as subscription:
             await cache.publish("news", b"1")

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotflow.limits.window import SlidingWindow
+from iotflow.limits.window import SlidingWindow, SlidingWindows
 
 
 def count(window: SlidingWindow, limit: int, now_s: float) -> bool:
@@ -42,3 +42,38 @@ def test_a_pause_of_two_windows_forgets_everything() -> None:
     assert not count(window, 5, 1000.0)
     assert count(window, 5, 1020.0)
     assert window.previous == 0
+
+
+def used_once(windows: SlidingWindows, subject: str, now_s: float) -> None:
+    window = windows.get(subject) or windows.begin(subject, 10, now_s)
+    assert count(window, 5, now_s)
+
+
+def test_what_is_spent_does_not_pile_up() -> None:
+    windows = SlidingWindows(1_000)
+    for number in range(100):
+        used_once(windows, str(number), 1_000.0)
+    used_once(windows, "next", 1_019.9)
+    assert len(windows) == 101, "the bucket before still weighs"
+    for number in range(60):
+        used_once(windows, f"later{number}", 1_020.0)
+    assert len(windows) == 61
+    assert windows.get("next") is not None
+    assert windows.evictions == 0
+
+
+def test_one_in_use_is_not_the_next_to_go() -> None:
+    windows = SlidingWindows(1_000)
+    for number in range(50):
+        used_once(windows, "old", 1_000.0 + number * 3)
+        used_once(windows, str(number), 1_000.0 + number * 3)
+    assert windows.get("old") is not None
+
+
+def test_full_one_goes_and_is_counted() -> None:
+    windows = SlidingWindows(3)
+    for number in range(5):
+        used_once(windows, str(number), 1_000.0)
+    assert len(windows) == 3
+    assert windows.get("4") is not None
+    assert windows.evictions == 2

@@ -2,7 +2,8 @@
 
 Each process knows the count that the cache last told, plus what it let in since; from that it
 refuses without asking. So a limit costs no round trip of its own on the ingest path (the
-count rides along with the write to the cache), and goes on, per process, without a cache.
+count rides along with the write to the cache), and goes on, per process, without a cache or
+with one that shares no counts.
 """
 
 import math
@@ -10,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from iotflow.domain.limits import RatePolicy
 from iotflow.errors import RateLimitedError, StoreUnavailableError
 from iotflow.limits.standing import NamedPolicy, current_standings
 from iotflow.limits.throttle import Throttle, ThrottledError
-from iotflow.limits.window import SlidingWindow
+from iotflow.limits.window import SlidingWindow, SlidingWindows
 from iotflow.observability.metrics import labelled
 from iotflow.settings import RateLimitSettings
 from iotflow.stores.cache.protocol import CacheStore, Hit, WindowCount
@@ -48,7 +49,8 @@ class RateLimiter:
         self._of_devices = _device_policies(settings)
         self._throttles: OrderedDict[str, Throttle] = OrderedDict()
         self.throttled: dict[str, int] = {}
-        self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
+        self._windows = SlidingWindows(_CAPACITY)
+        self._shared = cache.shares_counts
         self.refused: dict[str, int] = {}
 
     async def check(self, policy: PolicyName, subject: str, cost: int = 1) -> None:
@@ -60,6 +62,8 @@ class RateLimiter:
         if not self.enabled:
             return
         hits = self.admit(subject, ((policy, cost),))
+        if not hits:
+            return
         try:
             counts = await self._cache.count(hits)
         except StoreUnavailableError:
@@ -67,7 +71,7 @@ class RateLimiter:
         self.settle(hits, counts)
 
     def admit(self, subject: str, costs: Sequence[tuple[PolicyName, int]]) -> list[Hit]:
-        """Count in process, without waiting; returns what the cache is still to be told.
+        """Count in process, without waiting; returns what a shared cache is still to be told.
 
         A cost above a limit counts as the limit: it passes where nothing else was counted.
 
@@ -85,7 +89,8 @@ class RateLimiter:
             cost = min(wanted, policy.limit)
             window = self._fitting_window(key, policy, cost, now_s)
             counted.append((policy, window, cost))
-            hits.append(Hit(key, policy.window_s, cost))
+            if self._shared:
+                hits.append(Hit(key, policy.window_s, cost))
         standings = current_standings.get()
         for policy, window, cost in counted:
             window.current += cost
@@ -100,9 +105,7 @@ class RateLimiter:
             self._refuse_throttled(self._throttles[key], policy, now_s)
         window = self._windows.get(key)
         if window is None:
-            window = self._windows[key] = SlidingWindow(policy.window_s)
-            if len(self._windows) > _CAPACITY:
-                self._windows.popitem(last=False)
+            window = self._windows.begin(key, policy.window_s, now_s)
         elapsed_s = window.turn(now_s)
         if window.used(elapsed_s) + cost > policy.limit:
             self._note_refusal(policy)
@@ -194,6 +197,14 @@ class RateLimiter:
             "Times that a device was shut out for not waiting as it was told",
             "policy",
             throttled,
+        )
+        yield GaugeMetricFamily(
+            "iotflow_rate_limit_windows", "Subjects with a running count", len(self._windows)
+        )
+        yield CounterMetricFamily(
+            "iotflow_rate_limit_evictions",
+            "Counts of limits that were forgotten early, for want of room",
+            self._windows.evictions,
         )
 
 

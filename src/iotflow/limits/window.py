@@ -1,7 +1,10 @@
-"""The arithmetic of a two-bucket sliding window."""
+"""Two-bucket sliding windows: the arithmetic of one, and those of all subjects."""
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
+
+_SWEPT_PER_NEW = 2
 
 
 @dataclass(slots=True)
@@ -39,3 +42,37 @@ class SlidingWindow:
             share = max(0.0, 1 - max(0, limit - cost) / max(1, self.current))
             wait = self.window_s - elapsed_s + share * self.window_s
         return max(1, math.ceil(wait))
+
+    def is_spent(self, now_s: float) -> bool:
+        """Whether what was counted weighs nothing any more."""
+        return now_s >= (self.bucket + 2) * self.window_s
+
+
+class SlidingWindows:
+    """The windows of at most `capacity` subjects.
+
+    Each new subject pushes out what is spent of the two that were looked at longest ago. Full,
+    the one that is next in line goes, and `evictions` counts it.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
+        self.evictions = 0
+        self.get = self._windows.get
+        """The subject's window, or None. Without a call in between: every request asks."""
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def begin(self, subject: str, window_s: int, now_s: float) -> SlidingWindow:
+        """An empty window for a subject that has none."""
+        for _ in range(min(_SWEPT_PER_NEW, len(self._windows))):
+            other, window = self._windows.popitem(last=False)
+            if not window.is_spent(now_s):
+                self._windows[other] = window
+        if len(self._windows) >= self._capacity:
+            self._windows.popitem(last=False)
+            self.evictions += 1
+        window = self._windows[subject] = SlidingWindow(window_s)
+        return window

@@ -195,7 +195,9 @@ class Ingest:
         # From here on the points are durable: whatever fails, the answer is 201.
         try:
             newest = submission if len(points) < _FEW_POINTS else _newest(submission)
-            self._limiter.settle(hits, await self._cache.record(newest, hits))
+            counts = await self._cache.record(newest, hits)
+            if counts:
+                self._limiter.settle(hits, counts)
             self._record_latency.observe(perf_counter() - written)
         except StoreUnavailableError:
             _log.debug("latest_not_cached", device_id=device_id)

@@ -5,13 +5,12 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import final
 
-from iotflow.domain.clock import WallClock, system_clock
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.counters import CacheCounters
+from iotflow.stores.cache.memory.logs import SlidingLogs
 from iotflow.stores.cache.memory.pubsub import Broker
-from iotflow.stores.cache.memory.windows import SlidingLogs, SlidingWindows
 from iotflow.stores.cache.protocol import (
     CacheStore,
     Hit,
@@ -29,14 +28,13 @@ from iotflow.stores.statistics import Statistic
 class NoCache(CacheStore):
     """Remembers nothing: every look-up is a miss, no fill is taken, nobody is online.
 
-    Limits and messages are no cache, and what needs them must go on: they are kept inside
-    the process, so they reach no other replica. `alone` says that there is none. The clocks and
+    Logs and messages are no cache, and what needs them must go on: they are kept inside the
+    process, so they reach no other replica. `alone` says that there is none. The clock and
     bounds are MemoryCache's.
     """
 
     def __init__(
         self,
-        now: WallClock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
         *,
         alone: bool = False,
@@ -45,11 +43,9 @@ class NoCache(CacheStore):
         max_messages: int = 1_000,
     ) -> None:
         self.counters = CacheCounters()
-        self._now = now
         self._monotonic = monotonic
         self._is_open = False
         self._alone = alone
-        self._windows = SlidingWindows(max_subjects, self.counters)
         self._logs = SlidingLogs(max_subjects, self.counters)
         self._broker = Broker(max_subscribers, max_messages)
 
@@ -65,13 +61,13 @@ class NoCache(CacheStore):
     def hears(self) -> bool:
         return self._alone and self._is_open
 
+    @property
+    def shares_counts(self) -> bool:
+        return False
+
     def sizes(self) -> Mapping[str, int]:
         """How many entries of each kind there are, dead ones not yet swept included."""
-        return {
-            "windows": len(self._windows),
-            "logs": len(self._logs),
-            **self._broker.sizes(),
-        }
+        return {"logs": len(self._logs), **self._broker.sizes()}
 
     async def statistics(self) -> list[Statistic]:
         return entry_statistics(self.sizes())
@@ -81,7 +77,6 @@ class NoCache(CacheStore):
 
     async def close(self) -> None:
         self._is_open = False
-        self._windows.clear()
         self._logs.clear()
         self._broker.close()
 
@@ -135,12 +130,11 @@ class NoCache(CacheStore):
 
     async def forget_device(self, device_id: int) -> None:
         self._check_open()
-        self._windows.forget(f":device:{device_id}")
         self._logs.forget(f":device:{device_id}")
 
     async def count(self, hits: Sequence[Hit]) -> list[WindowCount]:
         self._check_open()
-        return self._windows.count(hits, self._now())
+        return []
 
     async def log(self, hit: Hit, limit: int) -> LogCount:
         self._check_open()

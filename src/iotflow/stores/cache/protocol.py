@@ -125,6 +125,15 @@ class CacheStore(Store, Protocol):
         """Whether messages that other replicas publish surely arrive here now."""
         ...
 
+    @property
+    def shares_counts(self) -> bool:
+        """Whether hits are counted here for all processes.
+
+        Where not, nobody but the limiter of this process could learn from the counts, and it
+        keeps its own: the hits of `record` and `count` are ignored and the answer is empty.
+        """
+        ...
+
     def workers(self) -> Mapping[str, Work]:
         """What must run in the background while the cache is used, by name; maybe nothing."""
         ...
@@ -173,7 +182,7 @@ class CacheStore(Store, Protocol):
     async def record(self, submission: Submission, hits: Sequence[Hit]) -> list[WindowCount]:
         """After a durable write: latest values, the online flag, and the hits, in one go.
 
-        Returns the counts in the order of `hits`.
+        Returns the counts in the order of `hits`, if they are shared.
         """
         ...
 
@@ -190,7 +199,10 @@ class CacheStore(Store, Protocol):
         ...
 
     async def count(self, hits: Sequence[Hit]) -> list[WindowCount]:
-        """Count in two-bucket sliding windows: cheap, at most 1.5 times the limit in the worst."""
+        """Count in two-bucket sliding windows: cheap, at most 1.5 times the limit in the worst.
+
+        Returns the counts in the order of `hits`, if they are shared.
+        """
         ...
 
     async def log(self, hit: Hit, limit: int) -> LogCount:

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import final
 
-from iotflow.domain.clock import WallClock, system_clock
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
@@ -13,8 +12,8 @@ from iotflow.stores.cache.counters import CacheCounters
 from iotflow.stores.cache.expiring import ExpiringMap
 from iotflow.stores.cache.memory.keys import KeyEntries
 from iotflow.stores.cache.memory.latest import LatestEntries
+from iotflow.stores.cache.memory.logs import SlidingLogs
 from iotflow.stores.cache.memory.pubsub import Broker
-from iotflow.stores.cache.memory.windows import SlidingLogs, SlidingWindows
 from iotflow.stores.cache.protocol import (
     CacheStore,
     Hit,
@@ -33,11 +32,10 @@ from iotflow.stores.statistics import Statistic
 class MemoryCache(CacheStore):
     """Implements `CacheStore` for one process. No call but `Subscription.next` ever waits.
 
-    `now` is the wall clock in epoch seconds, by which windows are counted, as the limiter
-    does; `monotonic` is what everything ages by, so that a set clock ends nothing.
+    Everything ages by `monotonic`, seconds, so that a set clock ends nothing.
 
     Bounds: latest entries of `max_devices`, with `max_points` between them; `max_keys` of
-    each kind of key entry; counters and logs of `max_subjects` for each length of window;
+    each kind of key entry; logs of `max_subjects` for each length of window;
     `max_subscribers` with `max_messages` each. What is beyond pushes out the least recently
     used; one subscriber too many is refused with OverloadedError.
 
@@ -47,7 +45,6 @@ class MemoryCache(CacheStore):
     def __init__(
         self,
         ttls: CacheTtls,
-        now: WallClock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
         *,
         max_devices: int = 100_000,
@@ -58,13 +55,11 @@ class MemoryCache(CacheStore):
         max_messages: int = 1_000,
     ) -> None:
         self.counters = CacheCounters()
-        self._now = now
         self._monotonic = monotonic
         self._is_open = False
         self._keys = KeyEntries(ttls, max_keys, self.counters)
         self._latest = LatestEntries(ttls, max_devices, max_points, self.counters)
         self._online: ExpiringMap[int, bool] = ExpiringMap(ttls.online_s, max_devices)
-        self._windows = SlidingWindows(max_subjects, self.counters)
         self._logs = SlidingLogs(max_subjects, self.counters)
         self._broker = Broker(max_subscribers, max_messages)
 
@@ -80,13 +75,16 @@ class MemoryCache(CacheStore):
     def hears(self) -> bool:
         return self._is_open
 
+    @property
+    def shares_counts(self) -> bool:
+        return False
+
     def sizes(self) -> Mapping[str, int]:
         """How many entries of each kind there are, dead ones not yet swept included."""
         return {
             **self._keys.sizes(),
             **self._latest.sizes(),
             "online": len(self._online),
-            "windows": len(self._windows),
             "logs": len(self._logs),
             **self._broker.sizes(),
         }
@@ -100,7 +98,7 @@ class MemoryCache(CacheStore):
     async def close(self) -> None:
         """Forget everything, and end the subscriptions."""
         self._is_open = False
-        for entries in (self._keys, self._latest, self._online, self._windows, self._logs):
+        for entries in (self._keys, self._latest, self._online, self._logs):
             entries.clear()
         self._broker.close()
 
@@ -149,7 +147,7 @@ class MemoryCache(CacheStore):
         now_s = self._monotonic()
         self._latest.record(submission, now_s)
         self._note_online(submission.device_id, now_s)
-        return self._windows.count(hits, self._now())
+        return []
 
     async def mark_online(self, device_id: int) -> None:
         self._check_open()
@@ -164,12 +162,11 @@ class MemoryCache(CacheStore):
         self._check_open()
         self._latest.end(device_id)
         self._online.pop(device_id)
-        self._windows.forget(f":device:{device_id}")
         self._logs.forget(f":device:{device_id}")
 
     async def count(self, hits: Sequence[Hit]) -> list[WindowCount]:
         self._check_open()
-        return self._windows.count(hits, self._now())
+        return []
 
     async def log(self, hit: Hit, limit: int) -> LogCount:
         self._check_open()

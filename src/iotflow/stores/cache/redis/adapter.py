@@ -122,6 +122,10 @@ class RedisCache(CacheStore):
         """Whether messages of others surely arrive here; false half a second after they do not."""
         return self._messages.hears
 
+    @property
+    def shares_counts(self) -> bool:
+        return True
+
     def workers(self) -> Mapping[str, Work]:
         return {"cache_mend": self.mend, "cache_listen": self.listen}
 
