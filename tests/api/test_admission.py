@@ -305,9 +305,9 @@ def test_only_lateness_that_lasts_refuses() -> None:
     lateness = Lateness(0.1)
     verdicts: list[bool] = []
     for _ in range(10):  # one request each 0.15 s, which has waited for as long
-        assert not lateness.is_late(now_s, now_s), "this one did not wait"
+        assert not lateness.is_late(0, now_s), "this one did not wait"
         now_s += 0.15
-        verdicts.append(lateness.is_late(now_s - 0.15, now_s))
+        verdicts.append(lateness.is_late(0.15, now_s))
     assert verdicts == [False] * 4 + [True] * 6
 
 
@@ -344,14 +344,14 @@ class Paced:
         self._pace = Pace(self.gate, max_mean_s=0.5)
         self._now_s = 100.0
 
-    def spend(self, seconds: float, rate: int, in_flight: int) -> list[int]:
+    def spend(self, seconds: float, rate: int, in_flight: int, waited_s: float = 0) -> list[int]:
         """The limits of that time, while so many are in flight."""
         limits: list[int] = []
         for _ in range(int(seconds * 100)):
             self._now_s += 0.01
             self.gate.done += rate // 100
             self.gate.in_flight = min(in_flight, self.gate.limit)
-            self._pace.adjust(self._now_s)
+            self._pace.adjust(self._now_s, waited_s)
             limits.append(self.gate.limit)
         return limits
 
@@ -362,6 +362,12 @@ def test_overload_lets_in_what_is_done_in_the_target() -> None:
     assert limits[0] == 1000
     assert 190 <= limits[-1] <= 210, "400 a second for half a second"
     assert limits.index(limits[-1]) < 200, "within two seconds"
+
+
+def test_the_wait_for_a_turn_is_part_of_the_target() -> None:
+    limits = Paced().spend(10, rate=400, in_flight=10_000, waited_s=0.25)
+    assert 95 <= limits[-1] <= 105, "400 a second for the quarter of a second that is left"
+    assert Paced().spend(10, rate=4000, in_flight=10_000, waited_s=0.6)[-1] == Pace.LEAST
 
 
 def test_the_limit_comes_back_once_requests_are_quick() -> None:

@@ -41,7 +41,7 @@ ONE = (
     'iotflow_postgres_table_bytes{store="events",table="events"}',
     'iotflow_postgres_pool_limit{store="telemetry"} 11.0',
     'iotflow_postgres_queued_points{store="telemetry"} 0.0',
-    'iotflow_cache_entries{kind="windows",store="cache"}',
+    'iotflow_cache_entries{kind="logs",store="cache"}',
 )
 
 

@@ -20,7 +20,9 @@ REVOCATIONS = "revocations"
 _REVOKE, _FORGET = "revoke", "forget"
 _DIGESTS_A_MESSAGE = 500
 
-_CAPACITY = 100_000
+# More than one process hears of in the few seconds that they live.
+_CAPACITY = 25_000
+_REVOKED_CAPACITY = 100_000
 _UNKNOWN_CAPACITY = 10_000
 # Without news from the revocation channel nothing may be trusted for longer than a second.
 _TTL_S, _UNHEARD_TTL_S = 5.0, 1.0
@@ -58,7 +60,9 @@ class KeyAuthenticator:
         self._unknown: LocalCache[str, bool] = LocalCache(
             _UNKNOWN_CAPACITY, _UNHEARD_TTL_S, monotonic
         )
-        self._revoked: LocalCache[str, bool] = LocalCache(_CAPACITY, _REVOKED_TTL_S, monotonic)
+        self._revoked: LocalCache[str, bool] = LocalCache(
+            _REVOKED_CAPACITY, _REVOKED_TTL_S, monotonic
+        )
         self._lookups: SingleFlight[str, KeyRecord | None] = SingleFlight()
 
     @property

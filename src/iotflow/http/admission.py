@@ -134,10 +134,9 @@ class Admission:
     def enter(self, scope: Scope, receive: Receive) -> Slot | None:
         """None for a request that is to be refused."""
         work, now_s = self.work, self._clock()
-        self._pace.adjust(now_s)
-        if work.in_flight < work.limit and not self._lateness.is_late(
-            scope.get(ARRIVED_S, now_s), now_s
-        ):
+        waited_s = now_s - scope.get(ARRIVED_S, now_s)
+        self._pace.adjust(now_s, waited_s)
+        if work.in_flight < work.limit and not self._lateness.is_late(waited_s, now_s):
             return Slot(work, receive)
         if scope["path"] in PROBES and self.probes.in_flight < self.probes.limit:
             return Slot(self.probes, receive)

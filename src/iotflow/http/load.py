@@ -18,9 +18,10 @@ class Gate:
 class Pace:
     """Keeps the mean time of requests at `max_mean_s` where more come than can be done.
 
-    By Little's law that time is what is in flight over what is done in a second. While it stays
-    longer the gate's limit is what can be done in `max_mean_s`, though never below `LEAST`; once
-    it is half of that the limit rises again, up to what it was.
+    By Little's law that time is what is in flight over what is done in a second, and before it
+    there is the wait for the event loop. While both together stay longer the gate's limit is what
+    can be done in the rest of `max_mean_s`, though never below `LEAST`; once it is half of that
+    the limit rises again, up to what it was.
     """
 
     LEAST = 64
@@ -30,7 +31,7 @@ class Pace:
     # Half a second: a hiccup (a collection of garbage, a slow disk) is over sooner.
     _LOOKS = 5
 
-    __slots__ = ("_gate", "_looks", "_max_mean_s", "_most", "_slow_looks")
+    __slots__ = ("_gate", "_looks", "_max_mean_s", "_most", "_slow_looks", "_wait_s")
 
     def __init__(self, gate: Gate, max_mean_s: float) -> None:
         self._gate = gate
@@ -39,9 +40,13 @@ class Pace:
         # When it looked, and how many were done by then.
         self._looks = deque([(float("-inf"), 0)], maxlen=self._LOOKS)
         self._slow_looks = 0
+        self._wait_s = 0.0
 
-    def adjust(self, now_s: float) -> None:
-        """Look at the gate, if it is time to, and set its limit."""
+    def adjust(self, now_s: float, waited_s: float) -> None:
+        """Look at the gate, if it is time to, and set its limit.
+
+        `waited_s` is how long the request that comes now has waited for its turn.
+        """
         since_s = now_s - self._looks[-1][0]
         if since_s < self._LOOK_S:
             return
@@ -49,6 +54,7 @@ class Pace:
             self._looks.clear()
             self._slow_looks = 0
         else:
+            self._wait_s += (waited_s - self._wait_s) / self._LOOKS
             self._set_limit(now_s)
         self._looks.append((now_s, self._gate.done))
 
@@ -65,16 +71,16 @@ class Pace:
             gate.limit = min(gate.limit + gate.limit // 8 + 1, self._most)
 
     def _fitting(self, look: tuple[float, int], now_s: float) -> float:
-        """How many are done in `max_mean_s`, at the rate since that look."""
+        """How many are done in the time that is left, at the rate since that look."""
         looked_s, done = look
-        return (self._gate.done - done) / (now_s - looked_s) * self._max_mean_s
+        left_s = max(0.0, self._max_mean_s - self._wait_s)
+        return (self._gate.done - done) / (now_s - looked_s) * left_s
 
 
 class Lateness:
     """Whether requests wait for their turn longer than `limit_s`, and have for a while.
 
-    `began_s` of a request is when its headers were there; what the event loop has to do before
-    its turn comes is what it waits for.
+    A request waits from when its headers are there for what the event loop has to do before.
     """
 
     _LASTING_S = 0.5
@@ -86,8 +92,8 @@ class Lateness:
         self._limit_s = limit_s
         self._since_s = self._last_s = float("-inf")
 
-    def is_late(self, began_s: float, now_s: float) -> bool:
-        if now_s - began_s < self._limit_s:
+    def is_late(self, waited_s: float, now_s: float) -> bool:
+        if waited_s < self._limit_s:
             return False
         if now_s - self._last_s > self._CALM_S:
             self._since_s = now_s

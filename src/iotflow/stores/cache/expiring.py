@@ -1,7 +1,6 @@
 """A bounded map whose entries die of age."""
 
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -9,15 +8,14 @@ import msgspec
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_SWEPT_PER_PUT = 2
+_FREED_PER_PUT = 4
 _TOGETHER_S = 0.1
 
 
-class Evicted(NamedTuple, Generic[K, V]):
-    """An entry that had to go although it was still good until `expires_s`."""
+class Evicted(NamedTuple, Generic[V]):
+    """What had to go although it was still good, the last of it until `expires_s`."""
 
-    key: K
-    value: V
+    values: Sequence[V]
     expires_s: float
 
 
@@ -29,11 +27,12 @@ class _Held(msgspec.Struct, Generic[V], frozen=True, gc=False):
 
 
 class ExpiringMap(Generic[K, V]):
-    """At most `max_entries` that live `ttl_s` each, by a clock that the caller reads.
+    """Keeps the `max_entries` that were put last or more, but never more than twice as many.
 
-    Full, it gives up the one longest untouched. Each put also takes up to two dead ones off
-    that end. Without `touch` that is the order of expiry, so the dead cannot pile up; a
-    touched entry may lie dead for one more `ttl_s` at most before they get to it.
+    Each lives `ttl_s`, by a clock that the caller reads. Entries are of two generations, plain
+    dictionaries, which take half the room of one that knows who was used last. Once the young are
+    `max_entries`, or `ttl_s` are over, they become the old ones, and the old ones before them go.
+    So what is dead goes with the first put after one more `ttl_s`.
 
     What is put within a tenth of a second ends together, with the first of it; and one value put
     for many keys in that time is held once, so that it costs a key and a pointer for each.
@@ -42,45 +41,38 @@ class ExpiringMap(Generic[K, V]):
     def __init__(self, ttl_s: float, max_entries: int) -> None:
         self._ttl_s = ttl_s
         self._max_entries = max_entries
-        self._entries: OrderedDict[K, _Held[V]] = OrderedDict()
+        self._young: dict[K, _Held[V]] = {}
+        self._old: dict[K, _Held[V]] = {}
+        self._gone: dict[K, _Held[V]] = {}
+        self._turns_s = float("-inf")
         self._expires_s = float("-inf")
         self._newest: _Held[V] | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._young) + len(self._old)
 
     def get(self, key: K, now_s: float) -> V | None:
-        held = self._entries.get(key)
-        if held is None:
-            return None
-        if held.expires_s <= now_s:
-            del self._entries[key]
+        held = self._young.get(key) or self._old.get(key)
+        if held is None or held.expires_s <= now_s:
             return None
         return held.value
 
-    def touch(self, key: K, now_s: float) -> V | None:
-        """As `get`, and the entry counts as used; its life is no longer for that."""
-        value = self.get(key, now_s)
-        if value is not None:
-            self._entries.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V, now_s: float) -> Evicted[K, V] | None:
-        """Set an entry and begin its life anew; returns the oldest where it had to give way."""
-        entries = self._entries
-        entries[key] = self._hold(value, now_s + self._ttl_s)
-        entries.move_to_end(key)
-        self._sweep(now_s)
-        if len(entries) <= self._max_entries:
-            return None
-        oldest, evicted = entries.popitem(last=False)
-        return Evicted(oldest, evicted.value, evicted.expires_s)
+    def put(self, key: K, value: V, now_s: float) -> Evicted[V] | None:
+        """Set an entry and begin its life anew; returns what had to give way, if anything."""
+        evicted = self._turn(now_s)
+        self._old.pop(key, None)
+        self._young[key] = self._hold(value, now_s + self._ttl_s)
+        if self._gone:
+            self._free()
+        return evicted
 
     def pop(self, key: K) -> None:
-        self._entries.pop(key, None)
+        self._young.pop(key, None)
+        self._old.pop(key, None)
 
     def clear(self) -> None:
-        self._entries.clear()
+        for entries in (self._young, self._old, self._gone):
+            entries.clear()
         self._newest = None
 
     def _hold(self, value: V, expires_s: float) -> _Held[V]:
@@ -92,10 +84,19 @@ class ExpiringMap(Generic[K, V]):
             newest = self._newest = _Held(value, self._expires_s)
         return newest
 
-    def _sweep(self, now_s: float) -> None:
-        entries = self._entries
-        for _ in range(_SWEPT_PER_PUT):
-            key = next(iter(entries), None)
-            if key is None or entries[key].expires_s > now_s:
-                return
-            del entries[key]
+    def _turn(self, now_s: float) -> Evicted[V] | None:
+        """Make the young ones old, if it is time to."""
+        if now_s < self._turns_s and len(self._young) < self._max_entries:
+            return None
+        self._gone, self._old, self._young = self._old, self._young, {}
+        is_in_time, self._turns_s = now_s >= self._turns_s, now_s + self._ttl_s
+        if is_in_time:
+            return None
+        good = [held for held in self._gone.values() if held.expires_s > now_s]
+        if not good:
+            return None
+        return Evicted([held.value for held in good], max(held.expires_s for held in good))
+
+    def _free(self) -> None:
+        for _ in range(min(_FREED_PER_PUT, len(self._gone))):
+            self._gone.popitem()

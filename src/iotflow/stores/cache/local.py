@@ -12,9 +12,9 @@ V = TypeVar("V")
 
 
 class LocalCache(Generic[K, V]):
-    """A map of at most `capacity` entries that each live `ttl_s` seconds.
+    """The `capacity` entries that were put last, or up to twice as many, each for `ttl_s` seconds.
 
-    Full, it forgets the entry that was put first. `now` is a monotonic clock in seconds.
+    `now` is a monotonic clock in seconds.
     """
 
     def __init__(

@@ -35,9 +35,11 @@ class MemoryCache(CacheStore):
     Everything ages by `monotonic`, seconds, so that a set clock ends nothing.
 
     Bounds: latest entries of `max_devices`, with `max_points` between them; `max_keys` of
-    each kind of key entry; logs of `max_subjects` for each length of window;
-    `max_subscribers` with `max_messages` each. What is beyond pushes out the least recently
-    used; one subscriber too many is refused with OverloadedError.
+    each kind of key entry and online flags of `max_devices`, or up to twice as many (see
+    ExpiringMap); logs of `max_subjects` for each length of window; `max_subscribers` with
+    `max_messages` each. What is beyond pushes out latest entries and logs that were used least
+    recently and others that were put first; one subscriber too many is refused with
+    OverloadedError.
 
     `counters` and `sizes()` are for metrics.
     """
@@ -186,8 +188,9 @@ class MemoryCache(CacheStore):
             yield subscription
 
     def _note_online(self, device_id: int, now_s: float) -> None:
-        if self._online.put(device_id, True, now_s) is not None:
-            self.counters.evictions += 1
+        evicted = self._online.put(device_id, True, now_s)
+        if evicted is not None:
+            self.counters.evictions += len(evicted.values)
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -45,7 +45,7 @@ class KeyEntries:
         }
 
     def look(self, digest: str, now_s: float) -> KeyEntry | None:
-        packed = self._records.touch(digest, now_s)
+        packed = self._records.get(digest, now_s)
         if packed is not None:
             self._counters.key_hits += 1
             return KeyEntry(KeyRecord(*_unpack(packed)))
@@ -90,15 +90,13 @@ class KeyEntries:
         self._records.pop(digest)
         self._unknown.pop(digest)
 
-    def _refuse_fills_after(
-        self, evicted: Evicted[str, KeyEntry] | Evicted[str, bool] | None
-    ) -> None:
+    def _refuse_fills_after(self, evicted: Evicted[KeyEntry] | Evicted[bool] | None) -> None:
         # With more revocations at once than fit, what one of them kept off is kept off by
         # taking no fills at all until it would have expired.
         self._count(evicted)
         if evicted is not None:
             self._no_fills_until_s = max(self._no_fills_until_s, evicted.expires_s)
 
-    def _count(self, evicted: object | None) -> None:
+    def _count(self, evicted: Evicted[KeyEntry] | Evicted[bool] | Evicted[bytes] | None) -> None:
         if evicted is not None:
-            self._counters.evictions += 1
+            self._counters.evictions += len(evicted.values)

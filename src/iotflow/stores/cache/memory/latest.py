@@ -132,8 +132,8 @@ class LatestEntries:
         guard_us = max(written_us, self._guards.get(device_id, now_s) or 0)
         evicted = self._guards.put(device_id, guard_us, now_s)
         if evicted is not None:
-            self._counters.evictions += 1
-            self._floor_us = max(self._floor_us, evicted.value)
+            self._counters.evictions += len(evicted.values)
+            self._floor_us = max(self._floor_us, *evicted.values)
             self._floor_until_s = max(self._floor_until_s, evicted.expires_s)
 
     def end(self, device_id: int) -> None:
