@@ -7,11 +7,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from iotflow.cli.wire import WireConnection
 
 _DRAIN_S = 15.0
 _TICK_S = 0.002
+
+
+class Took(NamedTuple):
+    """When a request was sent, from the first on, and how long its answer took; in seconds."""
+
+    sent_s: float
+    took_s: float
 
 
 @dataclass
@@ -24,7 +32,8 @@ class Seen:
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
-    took_s: dict[int, list[float]] = field(default_factory=dict)
+    began_s: float = field(default_factory=time.perf_counter)
+    took: dict[int, list[Took]] = field(default_factory=dict)
     """By status."""
     late_s: list[float] = field(default_factory=list)
     without_retry_after: int = 0
@@ -43,8 +52,10 @@ class Seen:
     def share_late_s(self, share: float) -> float:
         return _share(self.late_s, share)
 
-    def share_s(self, share: float, status: int = 201) -> float:
-        return _share(self.took_s.get(status, []), share)
+    def share_s(self, share: float, status: int = 201, from_s: float = 0) -> float:
+        """Of those that were sent after the first `from_s`."""
+        took = self.took.get(status, [])
+        return _share([each.took_s for each in took if each.sent_s >= from_s], share)
 
 
 def _share(values: list[float], share: float) -> float:
@@ -127,7 +138,8 @@ class Offer:
     def answered(self, connection: WireConnection, status: int) -> None:
         seen, name = self._seen, self._names.pop(connection)
         seen.statuses[status] += 1
-        seen.took_s.setdefault(status, []).append(time.perf_counter() - connection.since)
+        took = Took(connection.since - seen.began_s, time.perf_counter() - connection.since)
+        seen.took.setdefault(status, []).append(took)
         if status == 201:
             self._stored(name)
         elif status == 503 and b"\r\nretry-after:" not in connection.head.lower():

@@ -32,7 +32,9 @@ SETTINGS = {
 HISTORY = 500
 GROWTH_KB = 256 * 1024
 # Two cores that the service, its clients and other programs share have slow moments.
-SLOW_S = 1.5
+SLOW_S, ONSET_SLOW_S = 1.0, 1.5
+# By then it is known to be too much, and what had come before is worked off.
+ONSET_S = 3.0
 
 
 class Requests:
@@ -171,6 +173,8 @@ async def test_three_times_the_capacity(tmp_path: Path) -> None:
             for status in each.statuses
         )
         print(f"{name}, median / p99: {figures}")
+    settled = {status: seen.share_s(0.99, status, ONSET_S) for status in (200, 201)}
+    print(f"p99 after the first {ONSET_S:.0f} s: {settled[201]:.3f} s, {settled[200]:.3f} s")
     print(
         f"{watch.asked} probes {dict(watch.statuses)}, longest {watch.longest_s:.2f} s; "
         f"{grown_kb / 1024:.0f} MiB more"
@@ -184,4 +188,5 @@ async def test_three_times_the_capacity(tmp_path: Path) -> None:
     assert grown_kb < GROWTH_KB
     assert lost == 0
     assert seen.served > capacity / 3
-    assert seen.share_s(0.99) < max(5 * normal.share_s(0.99), SLOW_S)
+    assert seen.share_s(0.99) < max(5 * normal.share_s(0.99), ONSET_SLOW_S)
+    assert settled[201] < max(5 * normal.share_s(0.99), SLOW_S)
