@@ -20,8 +20,8 @@ REVOCATIONS = "revocations"
 _REVOKE, _FORGET = "revoke", "forget"
 _DIGESTS_A_MESSAGE = 500
 
-# More than one process hears of in the few seconds that they live.
-_CAPACITY = 25_000
+# About what one process hears of in the few seconds that they live; the cache knows the others.
+_CAPACITY = 10_000
 _REVOKED_CAPACITY = 100_000
 _UNKNOWN_CAPACITY = 10_000
 # Without news from the revocation channel nothing may be trusted for longer than a second.
