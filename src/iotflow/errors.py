@@ -139,6 +139,18 @@ class OverloadedError(IoTFlowError):
         self.retry_after_s = retry_after_s
 
 
+class StoreBusyError(OverloadedError, StoreUnavailableError):
+    """A server has as many calls waiting as it may; this one was not begun.
+
+    Whoever can go on without a store that is away can go on without one that is busy.
+    """
+
+    def __init__(self, role: str) -> None:
+        IoTFlowError.__init__(self, f"Too much {role} work is waiting. Try again in 1 s.")
+        self.role = role
+        self.retry_after_s = 1
+
+
 class ConfigurationError(IoTFlowError):
     """A setting that cannot work; ends the start with one line."""
 

@@ -22,20 +22,20 @@ LIMIT = 8
 
 
 class Held:
-    """A store whose writes wait until they are let go."""
+    """A call of a store that waits until it is let go."""
 
-    def __init__(self, write: Any) -> None:
-        self._write = write
+    def __init__(self, call: Any) -> None:
+        self._call = call
         self.begun = 0
         self.full = asyncio.Event()
         self.let_go = asyncio.Event()
 
-    async def __call__(self, submission: Any) -> None:
+    async def __call__(self, argument: Any) -> Any:
         self.begun += 1
         if self.begun == LIMIT:
             self.full.set()
         await self.let_go.wait()
-        await self._write(submission)
+        return await self._call(argument)
 
 
 class Service:
@@ -45,7 +45,9 @@ class Service:
         self.client = client
         self.device = device
         self.held = Held(runtime.telemetry.write)
+        self.reads = Held(runtime.telemetry.history)
         runtime.telemetry.write = self.held
+        runtime.telemetry.history = self.reads
 
     async def submit(self) -> httpx.Response:
         body = {"data": {"a": 1}}
@@ -54,6 +56,15 @@ class Service:
     async def fill(self) -> list[asyncio.Task[httpx.Response]]:
         tasks = [asyncio.create_task(self.submit()) for _ in range(LIMIT)]
         await asyncio.wait_for(self.held.full.wait(), 10)
+        return tasks
+
+    async def fill_with_reads(self) -> list[asyncio.Task[httpx.Response]]:
+        read = f"/api/v1/telemetry/{self.device.id}"
+        tasks = [
+            asyncio.create_task(self.client.get(read, headers=self.device.headers))
+            for _ in range(LIMIT)
+        ]
+        await asyncio.wait_for(self.reads.full.wait(), 10)
         return tasks
 
 
@@ -72,6 +83,7 @@ async def service(data_dir: Path) -> AsyncIterator[Service]:
             service = Service(client, found[0], device)
             yield service
             service.held.let_go.set()
+            service.reads.let_go.set()
 
 
 async def test_the_next_one_is_refused_and_those_let_in_are_answered(service: Service) -> None:
@@ -90,14 +102,29 @@ async def test_the_next_one_is_refused_and_those_let_in_are_answered(service: Se
     assert (await service.submit()).status_code == 201
 
 
-async def test_the_frameworks_routes_are_under_the_same_limit(service: Service) -> None:
+async def test_other_requests_have_places_of_their_own(service: Service) -> None:
     let_in = await service.fill()
     listed = await service.client.get("/api/v1/devices", headers=service.device.owner.headers)
-    assert (listed.status_code, listed.json()["code"]) == (503, "overloaded")
+    assert listed.status_code == 200, "submissions that wait for their store keep nobody else out"
     service.held.let_go.set()
     await asyncio.gather(*let_in)
-    listed = await service.client.get("/api/v1/devices", headers=service.device.owner.headers)
-    assert listed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/api/v1/devices"), ("GET", "/api/v1/telemetry/7/latest"), ("GET", "/nowhere")],
+)
+async def test_who_waits_for_the_registry_takes_no_place_of_a_submission(
+    method: str, path: str
+) -> None:
+    admission = admission_of(LIMIT, Clock())
+    scope = {"type": "http", "method": method, "path": path}
+    entered = [admission.enter(scope, nothing_to_read) for _ in range(LIMIT + 1)]
+    assert entered[-1] is None
+    assert None not in entered[:-1]
+    for submission in ("/api/v1/telemetry", "/api/v1/telemetry/batch"):
+        scope = {"type": "http", "method": "POST", "path": submission}
+        assert admission.enter(scope, nothing_to_read) is not None
 
 
 @pytest.mark.parametrize("path", sorted(PROBES))
@@ -114,12 +141,12 @@ async def test_what_was_refused_is_counted(service: Service) -> None:
         await service.submit()
     text = (await service.client.get("/metrics")).text
     assert 'iotflow_http_shed_total{reason="in_flight"} 3.0' in text
-    assert f"iotflow_admission_in_flight {float(LIMIT)}" in text
-    assert f"iotflow_admission_limit {float(LIMIT)}" in text
+    assert f'iotflow_admission_in_flight{{kind="ingest"}} {float(LIMIT)}' in text
+    assert f'iotflow_admission_limit{{kind="other"}} {float(LIMIT)}' in text
     service.held.let_go.set()
     await asyncio.gather(*let_in)
     text = (await service.client.get("/metrics")).text
-    assert "iotflow_admission_in_flight 0.0" in text or "iotflow_admission_in_flight 1.0" in text
+    assert 'iotflow_admission_in_flight{kind="ingest"} 0.0' in text
 
 
 async def test_a_body_that_is_still_coming_takes_nobodys_place() -> None:
@@ -176,7 +203,7 @@ async def test_bodies_that_come_together_find_no_more_room_than_there_is(
     assert service.held.begun == LIMIT
     text = (await service.client.get("/metrics")).text
     assert f'iotflow_http_shed_total{{reason="in_flight"}} {float(more)}' in text
-    assert f"iotflow_admission_in_flight {float(LIMIT)}" in text
+    assert f'iotflow_admission_in_flight{{kind="ingest"}} {float(LIMIT)}' in text
     service.held.let_go.set()
     assert sorted(each.status_code for each in await asyncio.gather(*answers)) == (
         [201] * LIMIT + [503] * more
@@ -203,7 +230,7 @@ async def test_a_body_for_the_framework_finds_no_room_either(service: Service) -
     post = service.client.post("/api/v1/groups", content=body(), headers=headers)
     late = asyncio.create_task(post)
     await asyncio.wait_for(begun.wait(), 10)
-    let_in = await service.fill()
+    let_in = await service.fill_with_reads()
     sent.set()
     refused = await late
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
@@ -211,7 +238,7 @@ async def test_a_body_for_the_framework_finds_no_room_either(service: Service) -
     text = (await service.client.get("/metrics")).text
     assert 'iotflow_http_shed_total{reason="in_flight"} 1.0' in text
     assert 'status="0"' not in text
-    service.held.let_go.set()
+    service.reads.let_go.set()
     await asyncio.gather(*let_in)
 
 
@@ -269,9 +296,9 @@ async def test_a_stream_of_the_framework_takes_nobodys_place() -> None:
     seen: list[int] = []
 
     async def stream(_: Any, __: Any, send: Any) -> None:
-        seen.append(admission.work.in_flight)
+        seen.append(admission.others.in_flight)
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        seen.append(admission.work.in_flight)
+        seen.append(admission.others.in_flight)
 
     async def ignore(_: Any) -> None:
         return
@@ -280,7 +307,7 @@ async def test_a_stream_of_the_framework_takes_nobodys_place() -> None:
     scope = {"type": "http", "method": "GET", "path": "/stream", "headers": []}
     await app(scope, nothing_to_read, ignore)
     assert seen == [1, 0]
-    assert admission.work.in_flight == 0
+    assert admission.others.in_flight == 0
 
 
 class Clock:
@@ -414,7 +441,7 @@ async def test_what_has_left_counts_for_the_pace() -> None:
             slot = admission.enter(scope, nothing_to_read)
             if slot is not None and leave:
                 slot.leave()
-        limits.append(admission.work.limit)
+        limits.append(admission.ingest.limit)
     assert limits == [200, Pace.LEAST]
 
 

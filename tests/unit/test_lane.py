@@ -1,7 +1,7 @@
 """A process's lane: never two on one, never one that may have been given to another."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iotflow.domain.clock import Lane
-from iotflow.errors import StoreUnavailableError
+from iotflow.errors import StoreBusyError, StoreUnavailableError
 from iotflow.pipeline.lane import EMBEDDED, SHARED, LaneLease, LanePlan
 from iotflow.stores.registry.sql import SqlRegistry
 
@@ -209,3 +209,39 @@ class TestKeep:
         assert lease.is_held()
         stop.set()
         await asyncio.wait_for(keeping, 5)
+
+    @pytest.mark.parametrize(
+        "error", [StoreUnavailableError("registry"), StoreBusyError("registry")]
+    )
+    async def test_it_outlives_a_registry_that_does_not_answer(
+        self, processes: Processes, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        lease = processes.lease()
+        await lease.attempt()
+        monkeypatch.setattr(processes.registry, "renew_slot", raising(error))
+        await processes.pass_time(60, lease)
+        assert lease.lane() == Lane(0, 4)
+
+    async def test_it_outlives_an_error_that_nobody_foresaw(
+        self, processes: Processes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lease, stop = processes.lease(), asyncio.Event()
+        await lease.attempt()
+        with monkeypatch.context() as patch:
+            patch.setattr(processes.registry, "renew_slot", raising(RuntimeError()))
+            with pytest.raises(RuntimeError):
+                await lease.keep(stop)
+        assert lease.is_held()
+        keeping = asyncio.create_task(lease.keep(stop))
+        await asyncio.wait_for(lease.first_attempt.wait(), 5)
+        assert lease.lane() == Lane(0, 4), "it goes on with the one that it had"
+        stop.set()
+        await asyncio.wait_for(keeping, 5)
+        assert not lease.is_held()
+
+
+def raising(error: Exception) -> Callable[..., Awaitable[object]]:
+    async def fail(*_: object) -> object:
+        raise error
+
+    return fail

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import Message, Receive, Scope, Send
 
 from iotflow.http.answers import send_answer
@@ -19,12 +19,16 @@ from iotflow.http.paths import API
 from iotflow.http.problems import MEDIA_TYPE, Problem
 from iotflow.http.requests import request_id
 from iotflow.http.security import SecurityHeaders
-from iotflow.observability.metrics import gauge, labelled
+from iotflow.observability.metrics import labelled
 
 PROBES = frozenset(
     {"/health", "/health/live", "/health/ready", "/metrics", f"{API}/telemetry/status"}
 )
 """What must answer above all while there is too much to do."""
+
+INGEST = frozenset({f"{API}/telemetry", f"{API}/telemetry/batch"})
+"""Submissions. They have places of their own: those who wait for a registry that stands still,
+hundreds of them perhaps, must not take those of devices that do not need it."""
 
 ARRIVED_S = "iotflow.arrived_s"
 """Under which a server may put into a request's scope when its headers came, by `monotonic`.
@@ -110,8 +114,9 @@ class Slot:
 class Admission:
     """Lets requests in, or refuses them with 503. Probes have a limit of their own.
 
-    At most `limit` requests are in flight, or fewer while they take longer than `max_mean_s`; none
-    is let in that waited for `max_queue_s` for its turn where others have, too.
+    At most `limit` submissions are in flight and as many other requests, or fewer while they take
+    longer than `max_mean_s`; none is let in that waited for `max_queue_s` for its turn where
+    others have, too.
     """
 
     def __init__(
@@ -123,24 +128,30 @@ class Admission:
         max_queue_s: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.work = Gate(limit)
+        self.ingest = Gate(limit)
+        self.others = Gate(limit)
         self.probes = Gate(_MAX_PROBES)
         self.shed: Counter[str] = Counter()
-        self._pace = Pace(self.work, max_mean_s)
+        self._ingest_pace = Pace(self.ingest, max_mean_s)
+        self._others_pace = Pace(self.others, max_mean_s)
         self._lateness = Lateness(max_queue_s)
         self._security = security
         self._clock = clock
 
     def enter(self, scope: Scope, receive: Receive) -> Slot | None:
         """None for a request that is to be refused."""
-        work, now_s = self.work, self._clock()
+        now_s, path = self._clock(), scope["path"]
+        if path in INGEST:
+            gate, pace = self.ingest, self._ingest_pace
+        else:
+            gate, pace = self.others, self._others_pace
         waited_s = now_s - scope.get(ARRIVED_S, now_s)
-        self._pace.adjust(now_s, waited_s)
-        if work.in_flight < work.limit and not self._lateness.is_late(waited_s, now_s):
-            return Slot(work, receive)
-        if scope["path"] in PROBES and self.probes.in_flight < self.probes.limit:
+        pace.adjust(now_s, waited_s)
+        if gate.in_flight < gate.limit and not self._lateness.is_late(waited_s, now_s):
+            return Slot(gate, receive)
+        if path in PROBES and self.probes.in_flight < self.probes.limit:
             return Slot(self.probes, receive)
-        self.shed["in_flight" if work.in_flight >= work.limit else "queue_delay"] += 1
+        self.shed["in_flight" if gate.in_flight >= gate.limit else "queue_delay"] += 1
         return None
 
     async def refuse(self, scope: Scope, send: Send) -> None:
@@ -167,13 +178,20 @@ class Admission:
         await send_answer(send, problem.status, headers, problem.body(identifier))
 
     def metrics(self) -> Iterable[Metric]:
-        yield gauge(
-            "iotflow_admission_limit", "Requests that are let in at once", float(self.work.limit)
+        gates = {"ingest": self.ingest, "other": self.others}
+        yield labelled(
+            GaugeMetricFamily,
+            "iotflow_admission_limit",
+            "Requests that are let in at once",
+            "kind",
+            [(kind, float(gate.limit)) for kind, gate in gates.items()],
         )
-        yield gauge(
+        yield labelled(
+            GaugeMetricFamily,
             "iotflow_admission_in_flight",
             "Requests that are being worked on",
-            float(self.work.in_flight),
+            "kind",
+            [(kind, float(gate.in_flight)) for kind, gate in gates.items()],
         )
         reasons = [(name, float(self.shed[name])) for name in ("in_flight", "queue_delay")]
         yield labelled(

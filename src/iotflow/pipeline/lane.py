@@ -84,18 +84,19 @@ class LaneLease:
         return self._lane is not None and self._monotonic() < self._valid_until_s
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Claim a slot and renew it until `stop`; a supervised worker runs this."""
-        try:
-            while not stop.is_set():
-                await self.attempt()
-                if self.is_held():
-                    self.first_attempt.set()
-                    if self._plan.alone:
-                        await stop.wait()
-                        break
-                await pause(stop, _RENEW_S if self.is_held() else _RETRY_S)
-        finally:
-            await self._release()
+        """Claim a slot, renew it until `stop`, and give it back; a supervised worker runs this.
+
+        An unforeseen error gives nothing back: the worker is started again, and goes on with it.
+        """
+        while not stop.is_set():
+            await self.attempt()
+            if self.is_held():
+                self.first_attempt.set()
+                if self._plan.alone:
+                    await stop.wait()
+                    break
+            await pause(stop, _RENEW_S if self.is_held() else _RETRY_S)
+        await self._release()
 
     async def attempt(self) -> None:
         """Ask the registry once."""

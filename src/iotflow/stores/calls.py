@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from iotflow.errors import OverloadedError, StoreUnavailableError
+from iotflow.errors import StoreBusyError, StoreUnavailableError
 from iotflow.stores.breaker import Breaker, BreakerState
 
 
@@ -12,7 +12,7 @@ class Calls:
     """At most `size` calls run at once, each for at most `limit_s`.
 
     Further ones wait for their turn, `max_waiting` of them, for at most `wait_s`; what comes
-    above that raises OverloadedError and says nothing about the server. So the pool of
+    above that raises StoreBusyError and says nothing about the server. So the pool of
     connections behind this, as large as `size`, always has one.
     """
 
@@ -38,7 +38,7 @@ class Calls:
 
         Raises:
             StoreUnavailableError: the breaker is open, or the call failed or took too long.
-            OverloadedError: too many wait, or this one has waited too long.
+            StoreBusyError: too many wait, or this one has waited too long.
         """
         if self.breaker.state is BreakerState.OPEN:
             raise StoreUnavailableError(self.breaker.role)
@@ -54,12 +54,12 @@ class Calls:
             await self._free.acquire()
             return
         if self._waiting >= self._max_waiting:
-            raise OverloadedError(self.breaker.role)
+            raise StoreBusyError(self.breaker.role)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._free.acquire()
         except TimeoutError:
-            raise OverloadedError(self.breaker.role) from None
+            raise StoreBusyError(self.breaker.role) from None
         finally:
             self._waiting -= 1

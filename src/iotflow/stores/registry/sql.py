@@ -40,7 +40,7 @@ class SqlRegistry(
     """Implements `Registry` (protocol/) for a `sqlite:///` or `postgresql://` URL.
 
     On PostgreSQL at most `pool_size` calls run at once, each on a connection for itself;
-    further ones wait for a short while and then raise OverloadedError.
+    further ones wait for a short while and then raise StoreBusyError.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
