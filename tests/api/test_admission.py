@@ -12,7 +12,7 @@ from asgi_lifespan import LifespanManager
 from iotflow.app import create_app
 from iotflow.http.admission import ARRIVED_S, PROBES, Admission, Slot
 from iotflow.http.hot_routes import HotRoutes
-from iotflow.http.load import Gate, Lateness, Pace
+from iotflow.http.load import Gate, Lateness, Load, Pace
 from iotflow.http.security import SecurityHeaders
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import RateLimitSettings, ServerSettings, Settings
@@ -102,29 +102,37 @@ async def test_the_next_one_is_refused_and_those_let_in_are_answered(service: Se
     assert (await service.submit()).status_code == 201
 
 
-async def test_other_requests_have_places_of_their_own(service: Service) -> None:
+async def test_the_frameworks_routes_are_under_the_same_limit(service: Service) -> None:
     let_in = await service.fill()
     listed = await service.client.get("/api/v1/devices", headers=service.device.owner.headers)
-    assert listed.status_code == 200, "submissions that wait for their store keep nobody else out"
+    assert (listed.status_code, listed.json()["code"]) == (503, "overloaded")
     service.held.let_go.set()
     await asyncio.gather(*let_in)
+    listed = await service.client.get("/api/v1/devices", headers=service.device.owner.headers)
+    assert listed.status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/api/v1/devices"), ("GET", "/api/v1/telemetry/7/latest"), ("GET", "/nowhere")],
-)
-async def test_who_waits_for_the_registry_takes_no_place_of_a_submission(
-    method: str, path: str
-) -> None:
-    admission = admission_of(LIMIT, Clock())
-    scope = {"type": "http", "method": method, "path": path}
-    entered = [admission.enter(scope, nothing_to_read) for _ in range(LIMIT + 1)]
-    assert entered[-1] is None
-    assert None not in entered[:-1]
-    for submission in ("/api/v1/telemetry", "/api/v1/telemetry/batch"):
-        scope = {"type": "http", "method": "POST", "path": submission}
-        assert admission.enter(scope, nothing_to_read) is not None
+@pytest.mark.parametrize("path", ["/api/v1/devices", "/api/v1/telemetry/7/latest", "/nowhere"])
+async def test_who_waits_for_the_registry_leaves_places_to_submissions(path: str) -> None:
+    admission = admission_of(100, Clock())
+
+    def let_in(path: str) -> int:
+        entered = [
+            admission.enter({"type": "http", "path": path}, nothing_to_read) for _ in range(200)
+        ]
+        return sum(slot is not None for slot in entered)
+
+    assert let_in(path) == 100
+    assert let_in("/api/v1/telemetry") == Pace.LEAST
+    assert let_in("/api/v1/telemetry/batch") == 0
+    assert admission.shed["in_flight"] == 100 + 200 - Pace.LEAST + 200
+
+
+def test_submissions_alone_may_take_all_places() -> None:
+    admission = admission_of(100, Clock())
+    scope = {"type": "http", "path": "/api/v1/telemetry"}
+    entered = [admission.enter(scope, nothing_to_read) for _ in range(101)]
+    assert [slot is not None for slot in entered] == [True] * 100 + [False]
 
 
 @pytest.mark.parametrize("path", sorted(PROBES))
@@ -142,7 +150,7 @@ async def test_what_was_refused_is_counted(service: Service) -> None:
     text = (await service.client.get("/metrics")).text
     assert 'iotflow_http_shed_total{reason="in_flight"} 3.0' in text
     assert f'iotflow_admission_in_flight{{kind="ingest"}} {float(LIMIT)}' in text
-    assert f'iotflow_admission_limit{{kind="other"}} {float(LIMIT)}' in text
+    assert f"iotflow_admission_limit {float(LIMIT)}" in text
     service.held.let_go.set()
     await asyncio.gather(*let_in)
     text = (await service.client.get("/metrics")).text
@@ -150,7 +158,7 @@ async def test_what_was_refused_is_counted(service: Service) -> None:
 
 
 async def test_a_body_that_is_still_coming_takes_nobodys_place() -> None:
-    gate, sent = Gate(1), asyncio.Event()
+    gate, sent = Gate(Load(1)), asyncio.Event()
     parts = iter([(b'{"data": ', True), (b'{"a": 1}}', False)])
 
     async def receive() -> dict[str, Any]:
@@ -243,7 +251,7 @@ async def test_a_body_for_the_framework_finds_no_room_either(service: Service) -
 
 
 async def test_a_client_that_leaves_gives_its_place_back_once() -> None:
-    gate = Gate(1)
+    gate = Gate(Load(1))
 
     async def receive() -> dict[str, Any]:
         raise asyncio.CancelledError
@@ -257,7 +265,7 @@ async def test_a_client_that_leaves_gives_its_place_back_once() -> None:
 
 async def test_what_is_read_once_the_answer_has_begun_takes_no_place() -> None:
     """As a stream does that looks for the end of its client."""
-    gate, gone = Gate(1), asyncio.Event()
+    gate, gone = Gate(Load(1)), asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         await gone.wait()
@@ -270,7 +278,7 @@ async def test_what_is_read_once_the_answer_has_begun_takes_no_place() -> None:
     looking = asyncio.create_task(slot.receive())
     await asyncio.sleep(0)
     await slot.sending(ignore)({"type": "http.response.start", "status": 200, "headers": []})
-    gate.in_flight += 1  # somebody else
+    gate.enter()  # somebody else
     gone.set()
     await looking
     slot.leave()
@@ -278,7 +286,7 @@ async def test_what_is_read_once_the_answer_has_begun_takes_no_place() -> None:
 
 
 async def test_an_answer_that_has_begun_takes_nobodys_place() -> None:
-    gate = Gate(1)
+    gate = Gate(Load(1))
 
     async def ignore(*_: Any) -> None:
         return
@@ -364,11 +372,11 @@ def test_lateness_refuses_work_but_no_probe() -> None:
 
 
 class Paced:
-    """A gate whose limit follows its pace, and a service behind it that does `rate` a second."""
+    """A load whose limit follows its pace, and a service behind it that does `rate` a second."""
 
     def __init__(self, limit: int = 1000) -> None:
-        self.gate = Gate(limit)
-        self._pace = Pace(self.gate, max_mean_s=0.5)
+        self.load = Load(limit)
+        self._pace = Pace(self.load, max_mean_s=0.5)
         self._now_s = 100.0
 
     def spend(self, seconds: float, rate: int, in_flight: int, waited_s: float = 0) -> list[int]:
@@ -376,10 +384,10 @@ class Paced:
         limits: list[int] = []
         for _ in range(int(seconds * 100)):
             self._now_s += 0.01
-            self.gate.done += rate // 100
-            self.gate.in_flight = min(in_flight, self.gate.limit)
+            self.load.done += rate // 100
+            self.load.in_flight = min(in_flight, self.load.limit)
             self._pace.adjust(self._now_s, waited_s)
-            limits.append(self.gate.limit)
+            limits.append(self.load.limit)
         return limits
 
 
@@ -441,14 +449,16 @@ async def test_what_has_left_counts_for_the_pace() -> None:
             slot = admission.enter(scope, nothing_to_read)
             if slot is not None and leave:
                 slot.leave()
-        limits.append(admission.ingest.limit)
+        limits.append(admission.work.limit)
     assert limits == [200, Pace.LEAST]
 
 
 def test_probes_have_a_bound_of_their_own() -> None:
     admission = admission_of(0, Clock())
     scope = {"type": "http", "path": "/metrics"}
-    entered = [admission.enter(scope, nothing_to_read) for _ in range(admission.probes.limit + 1)]
+    entered = [
+        admission.enter(scope, nothing_to_read) for _ in range(admission.probes.load.limit + 1)
+    ]
     assert entered[-1] is None
     assert None not in entered[:-1]
 

@@ -14,12 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.types import Message, Receive, Scope, Send
 
 from iotflow.http.answers import send_answer
-from iotflow.http.load import Gate, Lateness, Pace
+from iotflow.http.load import Gate, Lateness, Load, Pace
 from iotflow.http.paths import API
 from iotflow.http.problems import MEDIA_TYPE, Problem
 from iotflow.http.requests import request_id
 from iotflow.http.security import SecurityHeaders
-from iotflow.observability.metrics import labelled
+from iotflow.observability.metrics import gauge, labelled
 
 PROBES = frozenset(
     {"/health", "/health/live", "/health/ready", "/metrics", f"{API}/telemetry/status"}
@@ -27,8 +27,8 @@ PROBES = frozenset(
 """What must answer above all while there is too much to do."""
 
 INGEST = frozenset({f"{API}/telemetry", f"{API}/telemetry/batch"})
-"""Submissions. They have places of their own: those who wait for a registry that stands still,
-hundreds of them perhaps, must not take those of devices that do not need it."""
+"""Submissions. Some places are theirs alone: those who wait for a registry that stands still,
+hundreds of them perhaps, must not take all from devices that do not need it."""
 
 ARRIVED_S = "iotflow.arrived_s"
 """Under which a server may put into a request's scope when its headers came, by `monotonic`.
@@ -64,7 +64,7 @@ class Slot:
     __slots__ = ("_gate", "_has_body", "_is_counted", "_receive", "has_begun")
 
     def __init__(self, gate: Gate, receive: Receive) -> None:
-        gate.in_flight += 1
+        gate.enter()
         self._gate = gate
         self._receive = receive
         self._is_counted = True
@@ -82,13 +82,13 @@ class Slot:
         if self._has_body or self.has_begun:
             return await self._receive()
         gate = self._gate
-        gate.in_flight -= 1
+        gate.leave()
         self._is_counted = False
         message = await self._receive()
         if not self.has_begun:
-            if gate.in_flight >= gate.limit:
+            if gate.is_full():
                 raise NoRoomError
-            gate.in_flight += 1
+            gate.enter()
             self._is_counted = True
         self._has_body = not message.get("more_body", False)
         return message
@@ -107,16 +107,16 @@ class Slot:
         """The work is done; more than once is harmless."""
         if self._is_counted:
             self._is_counted = False
-            self._gate.in_flight -= 1
-            self._gate.done += 1
+            self._gate.leave()
+            self._gate.load.done += 1
 
 
 class Admission:
     """Lets requests in, or refuses them with 503. Probes have a limit of their own.
 
-    At most `limit` submissions are in flight and as many other requests, or fewer while they take
-    longer than `max_mean_s`; none is let in that waited for `max_queue_s` for its turn where
-    others have, too.
+    At most `limit` requests are in flight, or fewer while they take longer than `max_mean_s`, but
+    always some submissions; none is let in that waited for `max_queue_s` for its turn where others
+    have, too.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class Admission:
         max_queue_s: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.ingest = Gate(limit)
-        self.others = Gate(limit)
-        self.probes = Gate(_MAX_PROBES)
+        self.work = Load(limit)
+        self.ingest = Gate(self.work, reserved=Pace.LEAST)
+        self.others = Gate(self.work)
+        self.probes = Gate(Load(_MAX_PROBES))
         self.shed: Counter[str] = Counter()
-        self._ingest_pace = Pace(self.ingest, max_mean_s)
-        self._others_pace = Pace(self.others, max_mean_s)
+        self._pace = Pace(self.work, max_mean_s)
         self._lateness = Lateness(max_queue_s)
         self._security = security
         self._clock = clock
@@ -141,17 +141,15 @@ class Admission:
     def enter(self, scope: Scope, receive: Receive) -> Slot | None:
         """None for a request that is to be refused."""
         now_s, path = self._clock(), scope["path"]
-        if path in INGEST:
-            gate, pace = self.ingest, self._ingest_pace
-        else:
-            gate, pace = self.others, self._others_pace
         waited_s = now_s - scope.get(ARRIVED_S, now_s)
-        pace.adjust(now_s, waited_s)
-        if gate.in_flight < gate.limit and not self._lateness.is_late(waited_s, now_s):
+        self._pace.adjust(now_s, waited_s)
+        gate = self.ingest if path in INGEST else self.others
+        is_full = gate.is_full()
+        if not is_full and not self._lateness.is_late(waited_s, now_s):
             return Slot(gate, receive)
-        if path in PROBES and self.probes.in_flight < self.probes.limit:
+        if path in PROBES and not self.probes.is_full():
             return Slot(self.probes, receive)
-        self.shed["in_flight" if gate.in_flight >= gate.limit else "queue_delay"] += 1
+        self.shed["in_flight" if is_full else "queue_delay"] += 1
         return None
 
     async def refuse(self, scope: Scope, send: Send) -> None:
@@ -178,14 +176,10 @@ class Admission:
         await send_answer(send, problem.status, headers, problem.body(identifier))
 
     def metrics(self) -> Iterable[Metric]:
-        gates = {"ingest": self.ingest, "other": self.others}
-        yield labelled(
-            GaugeMetricFamily,
-            "iotflow_admission_limit",
-            "Requests that are let in at once",
-            "kind",
-            [(kind, float(gate.limit)) for kind, gate in gates.items()],
+        yield gauge(
+            "iotflow_admission_limit", "Requests that are let in at once", float(self.work.limit)
         )
+        gates = {"ingest": self.ingest, "other": self.others}
         yield labelled(
             GaugeMetricFamily,
             "iotflow_admission_in_flight",

@@ -3,8 +3,8 @@
 from collections import deque
 
 
-class Gate:
-    """At most `limit` requests in flight."""
+class Load:
+    """Requests in flight, and how many may be."""
 
     __slots__ = ("done", "in_flight", "limit")
 
@@ -15,11 +15,34 @@ class Gate:
         """Those that have left, ever."""
 
 
+class Gate:
+    """Lets in while the load has room; and always `reserved`, whatever the others of it do."""
+
+    __slots__ = ("in_flight", "load", "reserved")
+
+    def __init__(self, load: Load, reserved: int = 0) -> None:
+        self.load = load
+        self.reserved = min(reserved, load.limit)
+        self.in_flight = 0
+
+    def is_full(self) -> bool:
+        load = self.load
+        return load.in_flight >= load.limit and self.in_flight >= self.reserved
+
+    def enter(self) -> None:
+        self.in_flight += 1
+        self.load.in_flight += 1
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self.load.in_flight -= 1
+
+
 class Pace:
     """Keeps the mean time of requests at `max_mean_s` where more come than can be done.
 
     By Little's law that time is what is in flight over what is done in a second, and before it
-    there is the wait for the event loop. While both together stay longer the gate's limit is what
+    there is the wait for the event loop. While both together stay longer the load's limit is what
     can be done in the rest of `max_mean_s`, though never below `LEAST`; once it is half of that
     the limit rises again, up to what it was.
     """
@@ -31,11 +54,11 @@ class Pace:
     # Half a second: a hiccup (a collection of garbage, a slow disk) is over sooner.
     _LOOKS = 5
 
-    __slots__ = ("_gate", "_looks", "_max_mean_s", "_most", "_slow_looks", "_wait_s")
+    __slots__ = ("_load", "_looks", "_max_mean_s", "_most", "_slow_looks", "_wait_s")
 
-    def __init__(self, gate: Gate, max_mean_s: float) -> None:
-        self._gate = gate
-        self._most = gate.limit
+    def __init__(self, load: Load, max_mean_s: float) -> None:
+        self._load = load
+        self._most = load.limit
         self._max_mean_s = max_mean_s
         # When it looked, and how many were done by then.
         self._looks = deque([(float("-inf"), 0)], maxlen=self._LOOKS)
@@ -43,7 +66,7 @@ class Pace:
         self._wait_s = 0.0
 
     def adjust(self, now_s: float, waited_s: float) -> None:
-        """Look at the gate, if it is time to, and set its limit.
+        """Look at the load, if it is time to, and set its limit.
 
         `waited_s` is how long the request that comes now has waited for its turn.
         """
@@ -56,25 +79,25 @@ class Pace:
         else:
             self._wait_s += (waited_s - self._wait_s) / self._LOOKS
             self._set_limit(now_s)
-        self._looks.append((now_s, self._gate.done))
+        self._looks.append((now_s, self._load.done))
 
     def _set_limit(self, now_s: float) -> None:
-        gate = self._gate
+        load = self._load
         lately, now = (self._fitting(look, now_s) for look in (self._looks[0], self._looks[-1]))
-        if gate.in_flight > max(lately, now):
+        if load.in_flight > max(lately, now):
             self._slow_looks += 1
             if self._slow_looks > self._LOOKS:
-                gate.limit = min(gate.limit, max(int(lately), self.LEAST))
+                load.limit = min(load.limit, max(int(lately), self.LEAST))
             return
         self._slow_looks = 0
-        if gate.in_flight <= lately / 2:
-            gate.limit = min(gate.limit + gate.limit // 8 + 1, self._most)
+        if load.in_flight <= lately / 2:
+            load.limit = min(load.limit + load.limit // 8 + 1, self._most)
 
     def _fitting(self, look: tuple[float, int], now_s: float) -> float:
         """How many are done in the time that is left, at the rate since that look."""
         looked_s, done = look
         left_s = max(0.0, self._max_mean_s - self._wait_s)
-        return (self._gate.done - done) / (now_s - looked_s) * left_s
+        return (self._load.done - done) / (now_s - looked_s) * left_s
 
 
 class Lateness:

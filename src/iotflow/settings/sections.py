@@ -127,9 +127,9 @@ class ServerSettings(StrictModel):
     until its headers and its body are there; `keep_alive_s` how long an idle connection is kept.
     `max_connections` counts idle ones too, in each process.
 
-    Past `max_in_flight` submissions at work in a process, and as many other requests, or fewer
-    while they take longer than `max_mean_ms` on average, or where they wait for longer than
-    `max_queue_ms` for their turn, further ones are refused (docs/decisions/0015).
+    Past `max_in_flight` requests at work in a process, or fewer while they take longer than
+    `max_mean_ms` on average, or where they wait for longer than `max_queue_ms` for their turn,
+    further ones are refused (docs/decisions/0015).
 
     A stop is announced in readiness for `stop_delay_s` while requests are still taken; then those
     under way have `grace_s`, and the queues what is left. After `stop_s` the process ends anyway.
