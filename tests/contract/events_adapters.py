@@ -43,6 +43,15 @@ async def sqlite(directory: Path) -> AsyncGenerator[EventsHarness]:
 
 
 @asynccontextmanager
+async def sqlite_indexed_at_once(directory: Path) -> AsyncGenerator[EventsHarness]:
+    """Its indexes take every few events, which they else would take by the thousand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iotflow.stores.events.sql.sqlite._LONGEST_TAIL", 3)
+        async with sqlite(directory) as harness:
+            yield harness
+
+
+@asynccontextmanager
 async def postgres(_directory: Path) -> AsyncGenerator[EventsHarness]:
     async with _opened(SqlHarness(server_url("IOTFLOW_TEST_POSTGRES_URL"))) as harness:
         yield harness
@@ -81,6 +90,7 @@ Start = Callable[[Path], AbstractAsyncContextManager[EventsHarness]]
 
 ADAPTERS = [
     pytest.param(sqlite, id="sqlite"),
+    pytest.param(sqlite_indexed_at_once, id="sqlite-indexed-at-once"),
     pytest.param(postgres, id="postgres", marks=servers),
     pytest.param(mongodb, id="mongodb", marks=servers),
 ]

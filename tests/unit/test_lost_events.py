@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
+from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, submission_id
 from iotflow.domain.jobs import JobKind
 from iotflow.domain.times import DAY_MS
 from iotflow.maintenance.lost_events import LostEvents
@@ -25,7 +25,7 @@ def lost_events(registry: SqlRegistry, woken: list[int] | None = None) -> LostEv
 
 def submitted(device_id: int, at_ms: int, **details: Any) -> Event:
     mark = at_ms * 1000 + 7
-    return Event(f"{device_id}-{mark}", TELEMETRY_SUBMITTED, at_ms, 1, device_id, details)
+    return Event(submission_id(mark, device_id), TELEMETRY_SUBMITTED, at_ms, 1, device_id, details)
 
 
 async def parameters(registry: SqlRegistry) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ async def test_its_event_is_that_of_ingest(store: SqliteTelemetryStore) -> None:
     first, second, third = [each.event(DEVICE) for each in found]
     # The second has taken over two points of the first.
     assert first.details == {"measurements": ["a"], "count": 1}
-    assert (second.id, second.event_type) == ("5-1767225700000501", "telemetry.submitted")
+    assert (second.id, second.event_type) == ("1767225700000501-5", "telemetry.submitted")
     assert (second.timestamp_ms, second.user_id, second.device_id) == (
         1_767_225_700_000, USER, DEVICE,
     )  # fmt: skip

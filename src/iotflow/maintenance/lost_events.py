@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
+from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, mark_of
 from iotflow.domain.jobs import NOBODY, JobKind
 from iotflow.domain.times import DAY_MS, format_ms
 from iotflow.errors import IoTFlowError
@@ -59,7 +59,7 @@ class LostEvents:
             return
         self.replayable += 1
         self._note_device(event.device_id)
-        written_us, details = int(event.id.rpartition("-")[2]), event.details
+        written_us, details = mark_of(event.id), event.details
         first_ms = details.get("first_ms", event.timestamp_ms - DAY_MS)
         last_ms = details.get("last_ms", event.timestamp_ms + self._max_future_ms)
         held = self._noted

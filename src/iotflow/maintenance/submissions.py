@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
+from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, submission_id
 from iotflow.domain.times import DAY_MS, TimeRange
 from iotflow.maintenance.pace import Pace
 from iotflow.stores.telemetry.protocol import MarkedPoint, MarkQuery, PageKey, TelemetryStore
@@ -53,7 +53,7 @@ class StoredSubmission:
         if self.records > 1 or self.first_ms < written_ms - DAY_MS:
             details |= {"first_ms": self.first_ms, "last_ms": self.last_ms}
         return Event(
-            f"{device_id}-{self.written_us}",
+            submission_id(self.written_us, device_id),
             TELEMETRY_SUBMITTED,
             written_ms,
             self.user_id,

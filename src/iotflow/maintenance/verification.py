@@ -8,7 +8,7 @@ import msgspec
 
 from iotflow.domain.clock import WriteClock
 from iotflow.domain.devices import Device
-from iotflow.domain.events import TELEMETRY_SUBMITTED
+from iotflow.domain.events import TELEMETRY_SUBMITTED, mark_of
 from iotflow.domain.jobs import Job
 from iotflow.domain.points import LatestPoint, Submission
 from iotflow.domain.times import TimeRange, format_ms, to_ms
@@ -212,7 +212,7 @@ class VerificationWork:
                 events, more = await self._looked.events.query(query)
             await self._pace.rest()
             await run.between()
-            known.update(int(event.id.rpartition("-")[2]) for event in events)
+            known.update(mark_of(event.id) for event in events)
             if events:
                 after = EventPageKey(events[-1].timestamp_ms, events[-1].id)
         return known

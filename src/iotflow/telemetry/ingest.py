@@ -9,7 +9,7 @@ import structlog
 
 from iotflow.domain.clock import DeviceClock, WriteClock
 from iotflow.domain.devices import KeyRecord
-from iotflow.domain.events import TELEMETRY_SUBMITTED, Event
+from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, submission_id
 from iotflow.domain.points import Point, Submission, Value
 from iotflow.domain.times import DAY_MS
 from iotflow.errors import (
@@ -209,7 +209,7 @@ class Ingest:
             # Where its event is lost, its points are looked for a day before it and no further.
             details |= {"first_ms": first_ms, "last_ms": first_ms}
         event = Event(
-            f"{device_id}-{written_us}",
+            submission_id(written_us, device_id),
             TELEMETRY_SUBMITTED,
             written_ms,
             key.user_id,

@@ -41,27 +41,26 @@ def connect(path: Path, readers: int) -> Connections:
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
-    # With an `isolation_level` the driver begins and commits by itself: each gives away the
-    # interpreter's lock once that way, a BEGIN or COMMIT of ours would do it several times.
-    connection = sqlite3.connect(
-        path, isolation_level="IMMEDIATE", check_same_thread=False, cached_statements=256
-    )
-    for pragma in (
+    return _connect(
+        path,
         f"busy_timeout={_BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         f"journal_size_limit={_WAL_SIZE_LIMIT_BYTES}",
         "cache_size=-8000",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
+    )
 
 
 def _connect_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+    return _connect(path, f"busy_timeout={busy_timeout_ms}", "query_only=ON")
+
+
+def _connect(path: Path, *pragmas: str) -> sqlite3.Connection:
+    """Without transactions of the driver's: each statement is one, or its caller begins one."""
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    for pragma in (f"busy_timeout={busy_timeout_ms}", "query_only=ON"):
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     return connection
 

@@ -125,9 +125,9 @@ class Journal:
         return max(0.0, self._collecting.begun_s + _MERGE_AFTER_S - self._monotonic())
 
     def append(self, submissions: Sequence[Submission]) -> None:
-        """Make submissions durable, all or none. After an error the caller rolls back."""
+        """Make submissions durable, all or none."""
+        # A transaction by itself: a BEGIN and a COMMIT would each wait for the interpreter's lock.
         seq = self._connection.execute(_APPEND, (_encode(submissions),)).lastrowid or 0
-        self._connection.commit()
         if not self._collecting.last_seq:
             self._collecting.begun_s = self._monotonic()
         self._collecting.add(submissions, seq)
@@ -192,6 +192,7 @@ class Journal:
         # A cached statement of this pragma has no effect the second time; a script is never cached.
         self._connection.executescript("PRAGMA synchronous=NORMAL")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.commit()
         except BaseException:
