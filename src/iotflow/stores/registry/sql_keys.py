@@ -1,11 +1,12 @@
 """Device keys: what they open, rotation, revocation, and when they were last used."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -148,12 +150,9 @@ class Keys(Connections):
             return
         async with self.writing() as connection:
             sqlite = connection.dialect.name == "sqlite"
-            seen = _seen_rows(sqlite)
             parameters = _seen_parameters(sqlite, seen_ms_by_key)
-            if not sqlite:
-                await connection.execute(_held_devices(seen), parameters)
-            await connection.execute(_stamp_devices(seen), parameters)
-            await connection.execute(_stamp_keys(seen), parameters)
+            for statement in _stamps(sqlite):
+                await connection.execute(statement, parameters)
 
 
 def _records_of(*, sqlite: bool) -> Any:
@@ -197,15 +196,23 @@ def _to_record(row: Any) -> KeyRecord:
     )
 
 
+@cache
+def _stamps(sqlite: bool) -> list[Any]:
+    """What stamps the keys that `_seen_parameters` names, and their devices."""
+    seen = _seen_rows(sqlite)
+    stamps = [_stamp_devices(seen), _stamp_keys(seen)]
+    return stamps if sqlite else [_held_devices(seen), *stamps]
+
+
 def _seen_rows(sqlite: bool) -> FromClause:
     """The parameter as a table (key_id, seen_at): one statement, however many keys."""
     if sqlite:
         rows = func.json_each(bindparam("seen")).table_valued("value", name="seen")
-        value = rows.c.value
-        return select(
-            func.json_extract(value, "$[0]").label("key_id"),
-            func.json_extract(value, "$[1]", type_=UtcDateTime).label("seen_at"),
-        ).subquery("seen")
+        key_id, seen_ms = (func.json_extract(rows.c.value, f"$[{n}]") for n in (0, 1))
+        # As SQLAlchemy writes datetimes on SQLite; text in this form compares as time does.
+        text = func.strftime("%Y-%m-%d %H:%M:%f000", seen_ms / 1000.0, "unixepoch")
+        seen_at = type_coerce(text, UtcDateTime)
+        return select(key_id.label("key_id"), seen_at.label("seen_at")).subquery("seen")
     return (
         func.unnest(
             bindparam("key_ids", type_=ARRAY(BigInteger)),
@@ -220,9 +227,7 @@ def _seen_parameters(sqlite: bool, seen_ms_by_key: Mapping[int, int]) -> dict[st
     # In one order everywhere, so that two replicas lock the rows in the same order.
     seen = sorted(seen_ms_by_key.items())
     if sqlite:
-        # As SQLAlchemy writes datetimes on SQLite; text in this form compares as time does.
-        texts = [(key, from_ms(ms).strftime("%Y-%m-%d %H:%M:%S.%f")) for key, ms in seen]
-        return {"seen": json.dumps(texts)}
+        return {"seen": msgspec.json.encode(seen).decode()}
     return {"key_ids": [key for key, _ in seen], "seen_at": [from_ms(ms) for _, ms in seen]}
 
 
