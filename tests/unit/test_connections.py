@@ -108,6 +108,46 @@ async def test_who_asks_on_and_reads_no_answer_stalls(size: int, ahead: bytes) -
         assert serving.guard.refused == {"stalled": 1}
 
 
+class Unread(asyncio.Transport):
+    """Of a client that reads nothing: what is written stays."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written = b""
+        self.is_closed = self.is_aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_a_refused_client_that_does_not_read_why_is_counted_once() -> None:
+    async with Serving(answering(1)) as serving:
+        connection, transport = serving._make(), Unread()
+        connection.connection_made(transport)
+        connection.data_received(HALF)
+        now_s = asyncio.get_running_loop().time()
+        connection.check(now_s + 2 * HEADER_S)
+        assert transport.written.startswith(b"HTTP/1.1 408 ")
+        assert transport.is_closed
+        for later in (3, 5):
+            connection.check(now_s + later * REQUEST_S)
+        assert transport.is_aborted
+        assert serving.guard.refused == {"slow_headers": 1}
+        serving.state.connections.clear()
+
+
 async def test_headers_that_do_not_end_are_slow_where_all_answers_were_read() -> None:
     async with Serving(answering(SMALL_BYTES)) as serving:
         with await serving.sent(ASK + HALF) as client:

@@ -106,6 +106,7 @@ class Connection(HttpToolsProtocol):
         self._guard = guard
         self._max_head = guard.bounds.max_header_bytes
         self._refusal = _BAD_REQUEST
+        self._is_refused = False
         # When the request that is being received began; 0 between requests.
         self._since_s = 0.0
         self._stalled_s = 0.0
@@ -172,7 +173,8 @@ class Connection(HttpToolsProtocol):
             # What is left is not much, so that nobody said that writing stalls.
             self._stalled_s = self._stalled_s or now_s
         if self._stalled_s and now_s - self._stalled_s > self._guard.bounds.request_s:
-            self._guard.refused[_STALLED.reason] += 1
+            if not self._is_refused:  # or it is counted already
+                self._guard.refused[_STALLED.reason] += 1
             self.transport.abort()
         elif slow and not closing and not unread:
             self._refuse(slow)
@@ -197,6 +199,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
+        self._is_refused = True
         self._guard.refused[refusal.reason] += 1
         if self._may_answer():
             self.transport.write(self._encoded(refusal))
