@@ -244,9 +244,10 @@ def _create_sqlite_engine(url: URL, synchronous: str) -> AsyncEngine:
         cursor.close()
 
     def begin(connection: Any) -> None:
-        # A deferred transaction that reads first and writes later can lose its update.
-        read_only = connection.get_execution_options().get("iotflow_read_only", False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        # A deferred transaction that reads first and writes later can lose its update. Statements
+        # that only read need none: each call of the driver is a hop to a thread and back.
+        if not connection.get_execution_options().get("iotflow_read_only", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", begin)

@@ -91,8 +91,9 @@ class Keys(Connections):
     async def key_records(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
         """The records of keys that are not revoked, by their digests."""
         async with self.reading() as connection:
-            statement = _records_of(sqlite=connection.dialect.name == "sqlite")
-            rows = await connection.execute(statement, {"digests": list(digests)})
+            sqlite = connection.dialect.name == "sqlite"
+            wanted = msgspec.json.encode(digests).decode() if sqlite else list(digests)
+            rows = await connection.execute(_records_of(sqlite), {"digests": wanted})
             return {row.digest: _to_record(row) for row in rows}
 
     async def keys(self, device_id: int, now: datetime) -> list[ApiKey]:
@@ -155,12 +156,14 @@ class Keys(Connections):
                 await connection.execute(statement, parameters)
 
 
-def _records_of(*, sqlite: bool) -> Any:
+@cache
+def _records_of(sqlite: bool) -> Any:
+    """The records of `digests`, one parameter: the statement is the same for any number of them."""
     key = api_keys.c
     if sqlite:
-        chosen = key.digest.in_(bindparam("digests", expanding=True))
+        each = func.json_each(bindparam("digests")).table_valued("value", name="digest")
+        chosen = key.digest.in_(select(each.c.value))
     else:
-        # An array, so that the statement is the same for any number of them.
         chosen = key.digest == any_(bindparam("digests", type_=ARRAY(String)))
     return (
         select(
