@@ -183,6 +183,8 @@ async def test_a_log_of_before_is_taken_over(path: Path) -> None:
     await engine.dispose()
     store = SqlEventStore(f"sqlite:///{path}")
     await store.open()
+    assert indexed(path) == [2, 1]
+    assert numbers(path, "SELECT through FROM events_indexed") == [2]
     again = Event(submission_id(T0_US, 7), TELEMETRY_SUBMITTED, T0_US // 1_000, 1, 7, {})
     assert await store.append([again]) == 0
     found, _ = await store.query(EventQuery(EVER, 10, user_id=1))

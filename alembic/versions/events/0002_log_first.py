@@ -46,6 +46,10 @@ _INDEX_OF_RARE = """
 CREATE INDEX {name} ON events ({first}event_type, timestamp_ms, id)
 WHERE event_type <> 'telemetry.submitted'
 """
+_FILL = """
+INSERT INTO events_by_{owner} SELECT {owner}_id, timestamp_ms, id, seq FROM events
+WHERE {owner}_id IS NOT NULL ORDER BY {owner}_id, timestamp_ms, id
+"""
 _FORGET = """
 CREATE TRIGGER events_deleted AFTER DELETE ON events BEGIN
     DELETE FROM events_by_user
@@ -71,8 +75,9 @@ def upgrade() -> None:
     op.execute(_INDEX_OF_RARE.format(name="ix_events_rare", first=""))
     for owner in ("user", "device"):
         op.execute(_INDEX.format(owner=owner))
+        op.execute(_FILL.format(owner=owner))
         rare = f"ix_events_rare_{owner}"
         op.execute(_INDEX_OF_RARE.format(name=rare, first=f"{owner}_id, "))
     op.execute("CREATE TABLE events_indexed (through INTEGER NOT NULL)")
-    op.execute("INSERT INTO events_indexed VALUES (0)")
+    op.execute("INSERT INTO events_indexed SELECT coalesce(max(seq), 0) FROM events")
     op.execute(_FORGET)

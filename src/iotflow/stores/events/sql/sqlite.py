@@ -23,10 +23,10 @@ _LONGEST_TAIL = 20_000
 _COLUMNS = [each.name for each in events.columns]
 _log = table("events", *map(column, [*_COLUMNS, "seq"]))
 _indexed = table("events_indexed", column("through"))
-_INDEX_COLUMNS = ("timestamp_ms", "id", "seq")
+_INDEX_NAMES: dict[Owner, str] = {"user_id": "events_by_user", "device_id": "events_by_device"}
 _indexes = {
-    owner: table(f"events_by_{owner[:-3]}", column(owner), *map(column, _INDEX_COLUMNS))
-    for owner in ("user_id", "device_id")
+    owner: table(name, *map(column, (owner, "timestamp_ms", "id", "seq")))
+    for owner, name in _INDEX_NAMES.items()
 }
 # With a plus, a column has no index: what is sought in the tail must not be sought in all the log,
 # not even for the sake of the order.
@@ -41,22 +41,22 @@ _TAIL = text("SELECT max(seq) - (SELECT through FROM events_indexed) FROM events
 # In the order of the index: its pages are written once for all the rows that fall on them.
 _INDEX_TAIL = [
     text(
-        f"INSERT INTO events_by_{owner}"  # noqa: S608 - no value
-        f" SELECT {owner}_id, timestamp_ms, id, seq FROM events"
-        f" WHERE seq > (SELECT through FROM events_indexed) AND {owner}_id IS NOT NULL"
-        f" ORDER BY {owner}_id, timestamp_ms, id"
+        f"INSERT INTO {name}"  # noqa: S608 - no value
+        f" SELECT {owner}, timestamp_ms, id, seq FROM events"
+        f" WHERE seq > (SELECT through FROM events_indexed) AND {owner} IS NOT NULL"
+        f" ORDER BY {owner}, timestamp_ms, id"
     )
-    for owner in ("user", "device")
+    for owner, name in _INDEX_NAMES.items()
 ]
 _TAIL_INDEXED = text(
     "UPDATE events_indexed SET through = max(through, (SELECT coalesce(max(seq), 0) FROM events))"
 )
 _DELETE = {
     owner: text(
-        f"DELETE FROM events WHERE seq IN"  # noqa: S608 - no value
-        f" (SELECT seq FROM events_by_{owner[:-3]} WHERE {owner} = :owner_id LIMIT :at_most)"
+        "DELETE FROM events WHERE seq IN"  # noqa: S608 - no value
+        f" (SELECT seq FROM {name} WHERE {owner} = :owner_id LIMIT :at_most)"
     )
-    for owner in ("user_id", "device_id")
+    for owner, name in _INDEX_NAMES.items()
 }
 
 
