@@ -12,7 +12,7 @@ help: ## Show what there is
 run: $(VENV)/.run ## Set everything up and serve on 127.0.0.1:8000 (PORT=… for another port)
 	@$(if $(PORT),IOTFLOW_PORT=$(PORT)) $(BIN)/iotflow serve
 
-# Two at once, as most tests wait for a process or a clock; the tests of a file stay together.
+# Two at once, as most tests wait for a process, a server or a clock; those of a file stay together.
 test: $(VENV)/.dev ## Run all tests that need no server
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not tools"
 
@@ -27,7 +27,7 @@ run-cluster: $(VENV)/.run ## Start the servers and serve on them (PORT=… for a
 
 test-servers: $(VENV)/.dev ## Run the tests that need servers; starts them first
 	@$(PYTHON) deploy/local/servers.py start single redis-sentinel redis-cluster > /dev/null
-	@$(BIN)/pytest -q -m "servers and not faults"
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "servers and not faults"
 
 test-faults: $(VENV)/.dev ## Kill, freeze and restart servers under load (ROUNDS=…; about 35 minutes)
 	@$(PYTHON) deploy/local/servers.py start single > /dev/null
