@@ -15,6 +15,7 @@ import httpx
 
 START_TIMEOUT_S = 30.0
 PASSWORD = "correct horse battery"
+_SHOWN_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def served(data_dir: Path, *, arguments: tuple[str, ...] = (), **settings: str) 
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # pytest shows it where the test has failed.
+        print(f"The log of {url}:", log.read_text()[-_SHOWN_CHARACTERS:], sep="\n")
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:

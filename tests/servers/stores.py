@@ -112,8 +112,8 @@ def fresh_redis() -> Iterator[str]:
         with redis.Redis.from_url(url) as client:
             if not client.set(_TAKEN, 1, nx=True, ex=_TAKEN_S):
                 continue
-            client.flushdb()
-            client.set(_TAKEN, 1, ex=_TAKEN_S)
+            # At once: between the two another process of tests would find it free.
+            client.pipeline(transaction=True).flushdb().set(_TAKEN, 1, ex=_TAKEN_S).execute()
             try:
                 yield url
             finally:

@@ -1,6 +1,7 @@
 """The shared connection, on servers that misbehave as no real one can be made to."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -102,6 +103,29 @@ async def test_a_connection_that_ends_fails_all_in_flight_and_another_follows() 
         replies = await asyncio.gather(*[pipe.send(("X", number)) for number in range(5)])
         assert {type(reply) for reply in replies} == {LostReplyError}
         assert await pipe.send(("X", 7)) == 7
+        assert connections == 2
+
+
+async def test_replies_that_come_too_late_are_given_to_nobody_else() -> None:
+    """A process that was frozen finds the replies and its time-outs in the same turn."""
+    connections = 0
+
+    async def answer_and_freeze(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections > 1:
+            await echo_numbers(reader, writer)
+            return
+        await reader.readline()
+        writer.write(b":1\r\n")
+        time.sleep(0.2)  # noqa: ASYNC251
+
+    async with piped(answer_and_freeze) as pipe, asyncio.timeout(5):
+        late = pipe.send(("X", 1))
+        while pipe.is_connected:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert await pipe.send(("X", 2)) == 2
+        assert isinstance(await late, LostReplyError)
         assert connections == 2
 
 

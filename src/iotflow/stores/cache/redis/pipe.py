@@ -221,7 +221,10 @@ class Pipe:
         """Hand out replies until the connection ends."""
         try:
             while self._wire is wire:
-                self._answer(await wire.replies())
+                replies = await wire.replies()
+                # Given up meanwhile, they are nobody's: what waits now has asked for other things.
+                if self._wire is wire:
+                    self._answer(replies)
         except DRIVER_ERRORS:
             self.breaker.failed()
         finally:
