@@ -1,9 +1,11 @@
 """The journal in front of the embedded store's points: durable at once, in its place later."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from pathlib import Path
+from types import NoneType
 
 import pytest
 
@@ -80,8 +82,10 @@ class TestMerging:
         assert journal.seconds_until_due() is None
 
     def test_many_points_are_merged_at_once(self, journal: Journal) -> None:
-        for mark in range(1, 51):
-            journal.append([submission(mark, *[1.5] * 1_000)])
+        for mark in range(1, 1_000):
+            journal.append([submission(mark, *[1.5] * 50)])
+        assert journal.seconds_until_due() == AFTER_S
+        journal.append([submission(1_000, *[1.5] * 50)])
         assert journal.seconds_until_due() == 0.0
 
     def test_a_chunk_is_bounded_and_ends_within_a_device(
@@ -130,6 +134,52 @@ class TestMerging:
         assert connection.execute("SELECT text_value, ingested_at FROM points").fetchall() == [
             ("late", 7)
         ]
+
+
+class TestPagefuls:
+    """Submissions that fill a page by themselves."""
+
+    PAGEFUL = [1.5] * 64
+
+    def test_they_go_to_their_place_at_once(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        commits: list[str] = []
+        connection.set_trace_callback(lambda sql: commits.append(sql) if "COMMIT" in sql else None)
+        journal.append([submission(1), submission(2, *self.PAGEFUL, device_id=2)])
+        assert len(commits) == 1
+        assert [journal.holds(device) for device in (1, 2)] == [True, False]
+        assert (count(connection, "journal"), count(connection, "points")) == (1, 64)
+        assert connection.execute("SELECT * FROM latest").fetchall() == [(2, "t", 2_063)]
+        assert journal.points == 1
+
+    def test_alone_they_leave_the_journal_empty(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        journal.append([submission(2, *self.PAGEFUL)])
+        assert journal.seconds_until_due() is None
+        assert (count(connection, "journal"), count(connection, "points")) == (0, 64)
+
+    def test_a_later_write_that_waits_still_wins(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        for mark in (5, 9):
+            journal.append([Submission(1, 1, (Point(7_000, "t", mark),), mark)])
+        journal.append([submission(7, *self.PAGEFUL)])
+        journal.merge_all(100)
+        first = "SELECT int_value, ingested_at FROM points ORDER BY timestamp_ms LIMIT 1"
+        assert connection.execute(first).fetchone() == (9, 9)
+
+    async def test_one_that_cannot_be_stored_spoils_no_other(self, path: Path) -> None:
+        store = SqliteTelemetryStore(path)
+        await store.open()
+        bad = submission(1, *self.PAGEFUL, float("nan"))
+        others = [submission(2, device_id=2), submission(3, *self.PAGEFUL, device_id=3)]
+        writes = [store.write(each) for each in (others[0], bad, others[1])]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [NoneType, sqlite3.IntegrityError, NoneType]
+        assert set(await store.latest([1, 2, 3])) == {2, 3}
+        await store.close()
 
 
 class TestDurability:
@@ -226,11 +276,13 @@ class TestStore:
     async def test_more_than_is_to_be_collected_is_merged_before_more_is_taken(
         self, store: SqliteTelemetryStore
     ) -> None:
-        for mark in range(1, 41):
-            await store.write(submission(mark, *[1.5] * 10_000, device_id=mark))
-        for device in (1, 20, 40):
-            page = await store.history(HistoryQuery(device, EVER, 20_000))
-            assert len(page.items) == 10_000
+        for first in (1, 2_501):  # together they would be more than may wait
+            devices = range(first, first + 2_500)
+            writes = [store.write(submission(n, *[1.5] * 50, device_id=n)) for n in devices]
+            await asyncio.gather(*writes)
+        for device in (1, 2_500, 5_000):
+            page = await store.history(HistoryQuery(device, EVER, 100))
+            assert len(page.items) == 50
 
     async def test_a_device_whose_points_wait_is_listed(self, store: SqliteTelemetryStore) -> None:
         await store.write(submission(1, device_id=7))

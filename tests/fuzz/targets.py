@@ -75,11 +75,12 @@ def batch(data: bytes) -> None:
             if isinstance(each, Reading):
                 _check_reading(each)
                 assert each.timestamp_ms is not None
-        judged = Batch.of(found, MAX_TIMESTAMP_MS)
-        points = judged.points()
+        judged = Batch(found, MAX_TIMESTAMP_MS)
+        points = judged.points
         assert len(points) <= judged.accepted <= MAX_POINTS
+        assert list(points) == sorted(points, key=lambda point: point.timestamp_ms)
         if points:
-            judged.details(points)
+            judged.details()
 
 
 def _outcome(read: Callable[[], Any]) -> Any:

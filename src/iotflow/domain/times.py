@@ -16,8 +16,9 @@ MIN_INTEGER_MS = (
 )  # an integer below this is seconds: in milliseconds it would be before 1973-03
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
 )
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _RELATIVE = re.compile(r"-(\d{1,9})([smhdw])", re.ASCII)
@@ -66,16 +67,12 @@ def parse_rfc3339(text: str) -> int:
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise InvalidTimeError(f"This is not a time. {HOW_TO_SEND}")
-    date, clock, fraction, offset = match.groups()
-    if offset is None:
+    if match[1] is None:
         raise InvalidTimeError(f"This time has no offset from UTC. {HOW_TO_SEND}")
     try:
-        moment = datetime.fromisoformat(f"{date}T{clock}{'+00:00' if offset in 'Zz' else offset}")
-        milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+        milliseconds = (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         raise InvalidTimeError(f"There is no such day, hour or offset. {HOW_TO_SEND}") from None
-    if fraction:
-        milliseconds += int(fraction[:3].ljust(3, "0"))
     if not 0 <= milliseconds <= MAX_TIMESTAMP_MS:
         raise InvalidTimeError("Times from 1970 to 9999 are stored.")
     return milliseconds
@@ -117,7 +114,7 @@ def _format_second(seconds: int) -> str:
 
 def to_ms(moment: datetime) -> int:
     """Epoch milliseconds of an aware datetime, cut."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def from_ms(timestamp_ms: int) -> datetime:

@@ -1,6 +1,7 @@
 """A batch between its decoding and its writing: readings, verdicts, and then points."""
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -12,34 +13,33 @@ from iotflow.telemetry.verdicts import Rejection, in_future, rejection
 MAX_EVENT_METADATA_BYTES = 64 * 1024
 """Of all records together; each has its own bound before (decoding.py)."""
 
+_timestamp_ms = attrgetter("timestamp_ms")
+
 
 class Batch:
-    """The readings that are good so far, each with its place in the batch."""
+    """What is good of a batch so far, and the verdicts on the rest.
 
-    def __init__(self, readings: list[tuple[int, Reading]], rejected: list[Rejection]) -> None:
-        self.rejected = rejected
-        self._readings = readings
+    `points` are in order of time; of repeats within the batch the last stays. `accepted` counts
+    repeats, too. `names` are the points' measurements.
+    """
 
-    @classmethod
-    def of(cls, judged: Sequence[Reading | Rejection], latest_allowed_ms: int) -> "Batch":
+    points: tuple[Point, ...]
+    accepted: int
+    names: list[str]
+
+    def __init__(self, judged: Sequence[Reading | Rejection], latest_allowed_ms: int) -> None:
         """Records later than `latest_allowed_ms` are refused."""
-        readings: list[tuple[int, Reading]] = []
-        rejected: list[Rejection] = []
+        self.rejected: list[Rejection] = []
+        self._readings: list[tuple[int, Reading]] = []
         for index, each in enumerate(judged):
             if isinstance(each, Rejection):
-                rejected.append(each)
+                self.rejected.append(each)
             elif _time_of(each) > latest_allowed_ms:
-                rejected.append(rejection(None, *in_future(None), index))
+                self.rejected.append(rejection(None, *in_future(None), index))
             else:
-                readings.append((index, each))
-                rejected += each.rejected
-        return cls(readings, rejected)
-
-    def names(self) -> list[str]:
-        """The measurements, in the order in which they first occur."""
-        return list(
-            dict.fromkeys([name for _, each in self._readings for name, _, _ in each.values])
-        )
+                self._readings.append((index, each))
+                self.rejected += each.rejected
+        self._collect()
 
     def refuse(self, names: Collection[str], message: str) -> None:
         """Refuse measurements that are too many for their device, wherever they occur."""
@@ -49,38 +49,39 @@ class Batch:
                     code = "too_many_measurements"
                     self.rejected.append(rejection(name, code, message, index))
             reading.values = [value for value in reading.values if value[0] not in names]
+        self._collect()
 
-    @property
-    def accepted(self) -> int:
-        """How many measurements are good."""
-        return sum([len(each.values) for _, each in self._readings])
-
-    def points(self) -> tuple[Point, ...]:
-        """Of repeats within the batch the last stays."""
+    def _collect(self) -> None:
+        readings = [each for _, each in self._readings if each.values]
+        readings.sort(key=_timestamp_ms)
+        times = [_time_of(each) for each in readings]
         points = [
-            Point(_time_of(each), name, value, unit)
-            for _, each in self._readings
-            for name, value, unit in each.values
+            Point(timestamp_ms, name, value, unit)
+            for timestamp_ms, reading in zip(times, readings, strict=True)
+            for name, value, unit in reading.values
         ]
-        if len({each.timestamp_ms for _, each in self._readings}) < len(self._readings):
-            points = {(point.timestamp_ms, point.measurement): point for point in points}.values()
-        return tuple(points)
+        self.accepted = len(points)
+        self.names = list(dict.fromkeys([point.measurement for point in points]))
+        if len(set(times)) < len(times):
+            last = {(point.timestamp_ms, point.measurement): point for point in points}
+            points = list(last.values())
+        self.points = tuple(points)
+        self._stored = readings
 
-    def details(self, points: Sequence[Point]) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """The event's: names, counts, the range, and the metadata: all of it, or of how many
-        records it had no room."""
-        times = [_time_of(each) for _, each in self._readings if each.values]
+        records it had no room. There must be points."""
         details: dict[str, Any] = {
-            "measurements": sorted(self.names()),
-            "count": len(points),
-            "records": len(times),
-            "first_ms": min(times),
-            "last_ms": max(times),
+            "measurements": sorted(self.names),
+            "count": len(self.points),
+            "records": len(self._stored),
+            "first_ms": self.points[0].timestamp_ms,
+            "last_ms": self.points[-1].timestamp_ms,
         }
         metadata = [
             {"timestamp_ms": each.timestamp_ms, "metadata": each.metadata}
-            for _, each in self._readings
-            if each.metadata and each.values
+            for each in self._stored
+            if each.metadata
         ]
         if metadata:
             if len(msgspec.json.encode(metadata)) <= MAX_EVENT_METADATA_BYTES:

@@ -16,7 +16,7 @@ from iotflow.domain.points import Value
 from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
 from iotflow.errors import FieldError, InvalidInputError, UnreadableBodyError
 from iotflow.telemetry import verdicts
-from iotflow.telemetry.verdicts import Rejection, shared_name
+from iotflow.telemetry.verdicts import MAX_NAME_LENGTH, Rejection, shared_name
 
 MAX_MEASUREMENTS = 256
 MAX_RECORDS = 5_000
@@ -85,13 +85,9 @@ def decode_batch(body: bytes, *, lines: bool) -> list[Reading | Rejection]:
     try:
         records = _decode_batch(body).records
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _bounded([_judged(index, _reading_of, raw) for index, raw in _patient_batch(body)])
+        return _bounded([_judged_raw(index, raw) for index, raw in _patient_batch(body)])
     _check_count(len(records))
-    return _bounded([_judged(index, _typed, record) for index, record in enumerate(records)])
-
-
-def _typed(record: _Record, index: int) -> Reading:
-    return _reading(record.data, record.timestamp, record.metadata, index)
+    return _bounded([_judged(index, record) for index, record in enumerate(records)])
 
 
 def _lines(body: bytes) -> Iterator[Reading | Rejection]:
@@ -101,25 +97,41 @@ def _lines(body: bytes) -> Iterator[Reading | Rejection]:
         try:
             record = _decode_record(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            yield _judged(index, _from_line, line)
+            yield _judged_line(index, line)
         else:
-            yield _judged(index, _typed, record)
+            yield _judged(index, record)
 
 
-def _from_line(line: bytes, index: int) -> Reading:
-    return _reading_of(_patient_loads(line), index)
-
-
-def _judged(index: int, read: Any, record: Any) -> Reading | Rejection:
+def _judged(index: int, record: _Record) -> Reading | Rejection:
     try:
-        reading: Reading = read(record, index)
-    except (InvalidInputError, UnreadableBodyError) as error:
-        code = error.errors[0].code if isinstance(error, InvalidInputError) else error.error_code
-        return verdicts.rejection(None, code, error.message, index)
-    if reading.timestamp_ms is None:
-        message = "Every record of a batch needs a timestamp."
-        return verdicts.rejection(None, "missing_timestamp", message, index)
-    return reading
+        reading = _reading(record.data, record.timestamp, record.metadata, index)
+    except InvalidInputError as error:
+        return _refusal(index, error)
+    return reading if reading.timestamp_ms is not None else _timeless(index)
+
+
+def _judged_line(index: int, line: bytes) -> Reading | Rejection:
+    try:
+        return _judged_raw(index, _patient_loads(line))
+    except UnreadableBodyError as error:
+        return verdicts.rejection(None, error.error_code, error.message, index)
+
+
+def _judged_raw(index: int, raw: Any) -> Reading | Rejection:
+    try:
+        reading = _reading_of(raw, index)
+    except InvalidInputError as error:
+        return _refusal(index, error)
+    return reading if reading.timestamp_ms is not None else _timeless(index)
+
+
+def _refusal(index: int, error: InvalidInputError) -> Rejection:
+    return verdicts.rejection(None, error.errors[0].code, error.message, index)
+
+
+def _timeless(index: int) -> Rejection:
+    message = "Every record of a batch needs a timestamp."
+    return verdicts.rejection(None, "missing_timestamp", message, index)
 
 
 def _patient_batch(body: bytes) -> Iterator[tuple[int, Any]]:
@@ -190,7 +202,7 @@ def _reading(
     for name, sent in data.items():
         # Nearly all are plain numbers: they need none of the questions that follow. (A number less
         # itself is nothing, but for NaN and infinities; and this calls no function.)
-        if type(sent) is float and sent - sent == 0.0 and len(name) <= verdicts.MAX_NAME_LENGTH:
+        if type(sent) is float and sent - sent == 0.0 and len(name) <= MAX_NAME_LENGTH:
             canonical = shared_name(name)
             if canonical is not None:
                 values.append((canonical, sent, ""))

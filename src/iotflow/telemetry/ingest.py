@@ -124,23 +124,21 @@ class Ingest:
         """Store the records of a batch, together. Raises as `submit` does."""
         subject = f"device:{key.device_id}"
         hits = self._limiter.admit(subject, (("ingest", 1),))
-        batch = Batch.of(decode_batch(body, lines=lines), self._latest_allowed_ms())
+        batch = Batch(decode_batch(body, lines=lines), self._latest_allowed_ms())
         await self._keep_within_name_limit(key.device_id, batch)
-        points, accepted, rejected = batch.points(), batch.accepted, batch.rejected
+        points, accepted, rejected = batch.points, batch.accepted, batch.rejected
         if not points:
             self._metrics.points_rejected += len(rejected)
             raise NothingAcceptedError(rejected)
         hits += self._limiter.admit(subject, (("points", accepted),))
-        await self._write(key, points, hits, batch.details(points))
+        await self._write(key, points, hits, batch.details())
         self._metrics.points_accepted += accepted
         self._metrics.points_rejected += len(rejected)
-        newest_ms = max([point.timestamp_ms for point in points])
-        return Receipt(key.device_id, newest_ms, accepted, rejected)
+        return Receipt(key.device_id, points[-1].timestamp_ms, accepted, rejected)
 
     async def _keep_within_name_limit(self, device_id: int, batch: Batch) -> None:
-        names = batch.names()
-        if not self._names.are_known(device_id, names):
-            refused = await self._names.admit(device_id, names)
+        if not self._names.are_known(device_id, batch.names):
+            refused = await self._names.admit(device_id, batch.names)
             if refused:
                 batch.refuse(refused, self._too_many_names())
 
@@ -229,10 +227,7 @@ class Ingest:
 
 
 def _newest(submission: Submission) -> Submission:
-    """What of a submission a cache of latest values can need: each measurement's newest point."""
-    newest: dict[str, Point] = {}
-    for point in submission.points:
-        known = newest.get(point.measurement)
-        if known is None or point.timestamp_ms > known.timestamp_ms:
-            newest[point.measurement] = point
+    """What of a submission a cache of latest values can need: each measurement's newest point.
+    Its points are in order of time."""
+    newest = {point.measurement: point for point in submission.points}
     return msgspec.structs.replace(submission, points=tuple(newest.values()))

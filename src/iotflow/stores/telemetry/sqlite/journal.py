@@ -3,7 +3,8 @@
 Points are stored in the order of their key, so the submissions of many devices touch a page each:
 most of what a commit costs is writing those pages. A commit of the journal writes one blob for
 the whole group. Every few seconds the points are merged into their table, device by device, so
-that a page is written once for all the submissions that fell on it meanwhile.
+that a page is written once for all the submissions that fell on it meanwhile. A submission that
+fills a page by itself goes to its place at once.
 """
 
 import sqlite3
@@ -21,6 +22,7 @@ from iotflow.stores.telemetry.sqlite.upserts import write_submissions
 _MERGE_AFTER_POINTS = 50_000
 _MERGE_AFTER_S = 5.0
 _MAX_POINTS = 200_000
+_PAGE_POINTS = 64
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Submission]).decode
@@ -29,6 +31,11 @@ _APPEND = "INSERT INTO journal (submissions) VALUES (?)"
 _FORGET = "DELETE FROM journal WHERE seq <= ?"
 
 _log = structlog.get_logger(__name__)
+
+
+def is_collected(submission: Submission) -> bool:
+    """Whether it goes through the journal."""
+    return len(submission.points) < _PAGE_POINTS
 
 
 class _Generation:
@@ -125,9 +132,25 @@ class Journal:
         return max(0.0, self._collecting.begun_s + _MERGE_AFTER_S - self._monotonic())
 
     def append(self, submissions: Sequence[Submission]) -> None:
-        """Make submissions durable, all or none."""
-        # A transaction by itself: a BEGIN and a COMMIT would each wait for the interpreter's lock.
-        seq = self._connection.execute(_APPEND, (_encode(submissions),)).lastrowid or 0
+        """Make submissions durable, all or none. Where it fails the caller rolls back."""
+        collected = [each for each in submissions if is_collected(each)]
+        if len(collected) == len(submissions):
+            # A transaction by itself: BEGIN and COMMIT would each wait for the interpreter's lock.
+            self._collect(collected, self._insert(collected))
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        write_submissions(
+            self._connection, [each for each in submissions if not is_collected(each)]
+        )
+        seq = self._insert(collected) if collected else 0
+        self._connection.commit()
+        if collected:
+            self._collect(collected, seq)
+
+    def _insert(self, submissions: Sequence[Submission]) -> int:
+        return self._connection.execute(_APPEND, (_encode(submissions),)).lastrowid or 0
+
+    def _collect(self, submissions: Sequence[Submission], seq: int) -> None:
         if not self._collecting.last_seq:
             self._collecting.begun_s = self._monotonic()
         self._collecting.add(submissions, seq)
