@@ -32,7 +32,7 @@ SETTINGS = {
 HISTORY = 500
 GROWTH_KB = 256 * 1024
 # Two cores that the service, its clients and other programs share have slow moments.
-SLOW_S, ONSET_SLOW_S = 1.0, 1.5
+SLOW_S, ONSET_SLOW_S = 0.5, 1.5
 # By then it is known to be too much, and what had come before is worked off.
 ONSET_S = 3.0
 

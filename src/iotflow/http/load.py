@@ -45,10 +45,15 @@ class Pace:
     there is the wait for the event loop. While both together stay longer the load's limit is what
     can be done in the rest of `max_mean_s`, though never below `LEAST`; once it is half of that
     the limit rises again, up to what it was.
+
+    Where some are refused anyway, those let in are to be quick: if it is the event loop that has
+    too much to do, the limit goes on falling until a turn of it is short. (What waits for a store
+    would only be kept from it.)
     """
 
-    LEAST = 64
+    LEAST = 32
 
+    _SHORT_TURN_S = 0.01
     _LOOK_S = 0.1
     _GAP_S = 1.0
     # Half a second: a hiccup (a collection of garbage, a slow disk) is over sooner.
@@ -90,7 +95,9 @@ class Pace:
                 load.limit = min(load.limit, max(int(lately), self.LEAST))
             return
         self._slow_looks = 0
-        if load.in_flight <= lately / 2:
+        if load.limit < self._most and self._wait_s > 2 * self._SHORT_TURN_S:
+            load.limit = min(load.limit, max(load.limit * 3 // 4, self.LEAST))
+        elif load.in_flight <= lately / 2 and self._wait_s <= self._SHORT_TURN_S:
             load.limit = min(load.limit + load.limit // 8 + 1, self._most)
 
     def _fitting(self, look: tuple[float, int], now_s: float) -> float:
