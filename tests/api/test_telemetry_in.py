@@ -142,6 +142,14 @@ async def test_concurrent_submissions_without_a_timestamp_are_points_of_their_ow
     assert {p["value"] for p in found if p["measurement_name"] == "number"} == set(range(400))
 
 
+async def test_the_first_time_of_all_is_a_time(
+    client: httpx.AsyncClient, device: DeviceUnderTest
+) -> None:
+    body = {"data": {"x": 1}, "timestamp": "1970-01-01T00:00:00Z"}
+    answer = await client.post(API, json=body, headers=device.headers)
+    assert (answer.status_code, answer.json()["timestamp"]) == (201, "1970-01-01T00:00:00.000Z")
+
+
 async def test_late_data_is_stored_and_does_not_become_the_latest(
     client: httpx.AsyncClient, device: DeviceUnderTest
 ) -> None:

@@ -104,13 +104,15 @@ def _shown(found: Any) -> Any:
         return [_shown(each) for each in found]
     if isinstance(found, Rejection):
         return repr(found)
-    return repr((found.values, found.timestamp_ms, found.metadata, found.rejected))
+    return repr((found.points, found.timestamp_ms, found.metadata, found.rejected))
 
 
 def _check_reading(reading: Reading) -> None:
-    assert 0 < len(reading.values) + len(reading.rejected) <= MAX_MEASUREMENTS
+    assert 0 < len(reading.points) + len(reading.rejected) <= MAX_MEASUREMENTS
     assert reading.timestamp_ms is None or 0 <= reading.timestamp_ms <= MAX_TIMESTAMP_MS
-    for name, value, unit in reading.values:
+    for point in reading.points:
+        name, value, unit = point.measurement, point.value, point.unit
+        assert point.timestamp_ms == (reading.timestamp_ms or 0)
         assert canonical_name(name) == name
         assert not isinstance(value, float) or isfinite(value)
         assert isinstance(value, bool) or not isinstance(value, int) or -(2**63) <= value < 2**63

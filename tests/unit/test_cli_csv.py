@@ -16,7 +16,7 @@ from iotflow.cli.importing.naming import suggested
 from iotflow.cli.importing.options import ImportOptions
 from iotflow.cli.importing.records import Item, Record, Rejected
 from iotflow.cli.importing.source import Source
-from iotflow.domain.points import Value
+from iotflow.domain.points import Point, Value
 from iotflow.domain.times import format_ms
 from iotflow.errors import ConfigurationError
 from iotflow.telemetry.decoding import Reading, decode_batch
@@ -328,9 +328,9 @@ class TestBatches:
         file = written("time,a,b\n1767225600000,1,x\n1970-01-01T00:00:00Z,2.5,true\n")
         records = [item for item in read(file) if isinstance(item, Record)]
         decoded = decode_batch(body_of(records), lines=False)
-        assert [each.values for each in decoded if isinstance(each, Reading)] == [
-            [("a", 1, ""), ("b", "x", "")],
-            [("a", 2.5, ""), ("b", True, "")],
+        assert [each.points for each in decoded if isinstance(each, Reading)] == [
+            [Point(1767225600000, "a", 1), Point(1767225600000, "b", "x")],
+            [Point(0, "a", 2.5), Point(0, "b", True)],
         ]
         assert [each.timestamp_ms for each in decoded if isinstance(each, Reading)] == [
             1767225600000, 0,

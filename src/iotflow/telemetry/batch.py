@@ -44,25 +44,22 @@ class Batch:
     def refuse(self, names: Collection[str], message: str) -> None:
         """Refuse measurements that are too many for their device, wherever they occur."""
         for index, reading in self._readings:
-            for name, _, _ in reading.values:
-                if name in names:
+            for point in reading.points:
+                if point.measurement in names:
                     code = "too_many_measurements"
-                    self.rejected.append(rejection(name, code, message, index))
-            reading.values = [value for value in reading.values if value[0] not in names]
+                    self.rejected.append(rejection(point.measurement, code, message, index))
+            reading.points = [each for each in reading.points if each.measurement not in names]
         self._collect()
 
     def _collect(self) -> None:
-        readings = [each for _, each in self._readings if each.values]
+        readings = [each for _, each in self._readings if each.points]
         readings.sort(key=_timestamp_ms)
-        times = [_time_of(each) for each in readings]
-        points = [
-            Point(timestamp_ms, name, value, unit)
-            for timestamp_ms, reading in zip(times, readings, strict=True)
-            for name, value, unit in reading.values
-        ]
+        points: list[Point] = []
+        for reading in readings:
+            points += reading.points
         self.accepted = len(points)
         self.names = list(dict.fromkeys([point.measurement for point in points]))
-        if len(set(times)) < len(times):
+        if len({each.timestamp_ms for each in readings}) < len(readings):
             last = {(point.timestamp_ms, point.measurement): point for point in points}
             points = list(last.values())
         self.points = tuple(points)

@@ -7,12 +7,12 @@ verdict and a bad one costs no other.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
 
-from iotflow.domain.points import Value
+from iotflow.domain.points import Point
 from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
 from iotflow.errors import FieldError, InvalidInputError, UnreadableBodyError
 from iotflow.telemetry import verdicts
@@ -29,7 +29,7 @@ class _Measured(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     unit: str = ""
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True):
+class _Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data: dict[str, float | int | bool | str | _Measured]
     timestamp: str | int | None = None
     metadata: dict[str, Any] | None = None
@@ -39,11 +39,14 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
     records: list[_Record]
 
 
-class Reading(msgspec.Struct):
-    """The good measurements of one record, and the verdicts on the others."""
+class Reading(msgspec.Struct, gc=False):
+    """The good measurements of one record, and the verdicts on the others.
 
-    values: list[tuple[str, Value, str]]
-    rejected: list[Rejection]
+    Without a `timestamp_ms` its points are at 0.
+    """
+
+    points: list[Point]
+    rejected: Sequence[Rejection]
     timestamp_ms: int | None
     metadata: Mapping[str, Any] | None
 
@@ -51,6 +54,8 @@ class Reading(msgspec.Struct):
 class RefusedRecordError(InvalidInputError):
     """A whole record that is of no use: its fields are at fault, not one measurement."""
 
+
+_NONE: tuple[Rejection, ...] = ()
 
 _decode_record = msgspec.json.Decoder(_Record).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
@@ -155,7 +160,7 @@ def _check_count(records: int) -> None:
 
 
 def _bounded(readings: list[Reading | Rejection]) -> list[Reading | Rejection]:
-    points = sum(len(each.values) for each in readings if isinstance(each, Reading))
+    points = sum([len(each.points) for each in readings if isinstance(each, Reading)])
     if points > MAX_POINTS:
         raise _refused("records", "too_many_points", f"A batch has at most {MAX_POINTS} points.")
     return readings
@@ -197,21 +202,26 @@ def _reading(
     timestamp_ms = None if timestamp is None else _timestamp_ms(timestamp)
     if metadata is not None:
         _check_metadata(metadata)
-    reading = Reading([], [], timestamp_ms, metadata)
-    values = reading.values
+    at_ms = timestamp_ms or 0
+    points: list[Point] = []
+    rejected: Sequence[Rejection] = _NONE
     for name, sent in data.items():
         # Nearly all are plain numbers: they need none of the questions that follow. (A number less
         # itself is nothing, but for NaN and infinities; and this calls no function.)
         if type(sent) is float and sent - sent == 0.0 and len(name) <= MAX_NAME_LENGTH:
             canonical = shared_name(name)
             if canonical is not None:
-                values.append((canonical, sent, ""))
+                points.append(Point(at_ms, canonical, sent))
                 continue
-        _judge(reading, name, sent, index)
-    return reading
+        judged = _judge(at_ms, name, sent, index)
+        if isinstance(judged, Point):
+            points.append(judged)
+        else:
+            rejected = (*rejected, judged)
+    return Reading(points, rejected, timestamp_ms, metadata)
 
 
-def _judge(reading: Reading, sent_name: str, sent: Any, index: int | None) -> None:
+def _judge(at_ms: int, sent_name: str, sent: Any, index: int | None) -> Point | Rejection:
     unit: Any = ""
     if type(sent) is _Measured:
         unit, sent = sent.unit, sent.value
@@ -219,15 +229,14 @@ def _judge(reading: Reading, sent_name: str, sent: Any, index: int | None) -> No
         unit, sent = measured.get("unit"), measured["value"]
         unit = "" if unit is None else unit
     name = verdicts.canonical_name(sent_name)
-    value = verdicts.settled_value(sent)
     if name is None:
-        reading.rejected.append(verdicts.reject_name(sent_name, index))
-    elif value is None:
-        reading.rejected.append(verdicts.reject_value(sent_name, sent, index))
-    elif unit != "" and not verdicts.valid_unit(unit):
-        reading.rejected.append(verdicts.reject_unit(sent_name, index))
-    else:
-        reading.values.append((name, value, unit))
+        return verdicts.reject_name(sent_name, index)
+    value = verdicts.settled_value(sent)
+    if value is None:
+        return verdicts.reject_value(sent_name, sent, index)
+    if unit != "" and not verdicts.valid_unit(unit):
+        return verdicts.reject_unit(sent_name, index)
+    return Point(at_ms, name, value, unit)
 
 
 def _is_measured(sent: Mapping[str, Any]) -> bool:

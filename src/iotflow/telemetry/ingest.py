@@ -10,7 +10,7 @@ import structlog
 from iotflow.domain.clock import DeviceClock, WriteClock
 from iotflow.domain.devices import KeyRecord
 from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, submission_id
-from iotflow.domain.points import Point, Submission, Value
+from iotflow.domain.points import Point, Submission
 from iotflow.domain.times import DAY_MS
 from iotflow.errors import (
     InvalidInputError,
@@ -43,7 +43,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     device_id: int
     timestamp_ms: int
     accepted: int
-    rejected: list[Rejection]
+    rejected: Sequence[Rejection]
 
 
 class NothingAcceptedError(InvalidInputError):
@@ -101,24 +101,25 @@ class Ingest:
             error.extra = {"accepted": 0, "rejected": []}
             raise
         hits = self._limiter.admit(
-            f"device:{key.device_id}", (("ingest", 1), ("points", len(reading.values)))
+            f"device:{key.device_id}", (("ingest", 1), ("points", len(reading.points)))
         )
-        values, rejected = await self._within_name_limit(key.device_id, reading)
-        if not values:
+        points, rejected = await self._within_name_limit(key.device_id, reading)
+        if not points:
             self._metrics.points_rejected += len(rejected)
             raise NothingAcceptedError(rejected)
-        timestamp_ms = reading.timestamp_ms or self._next_timestamp_ms(key.device_id)
-        points = tuple([Point(timestamp_ms, name, value, unit) for name, value, unit in values])
+        if reading.timestamp_ms is None:
+            at_ms = self._next_timestamp_ms(key.device_id)
+            points = [Point(at_ms, each.measurement, each.value, each.unit) for each in points]
         details: dict[str, Any] = {
-            "measurements": [value[0] for value in values],
+            "measurements": [point.measurement for point in points],
             "count": len(points),
         }
         if reading.metadata:
             details["metadata"] = reading.metadata
-        await self._write(key, points, hits, details)
+        await self._write(key, tuple(points), hits, details)
         self._metrics.points_accepted += len(points)
         self._metrics.points_rejected += len(rejected)
-        return Receipt(key.device_id, timestamp_ms, len(points), rejected)
+        return Receipt(key.device_id, points[0].timestamp_ms, len(points), rejected)
 
     async def submit_batch(self, key: KeyRecord, body: bytes, *, lines: bool) -> Receipt:
         """Store the records of a batch, together. Raises as `submit` does."""
@@ -160,17 +161,17 @@ class Ingest:
 
     async def _within_name_limit(
         self, device_id: int, reading: Reading
-    ) -> tuple[list[tuple[str, Value, str]], list[Rejection]]:
-        names = [value[0] for value in reading.values]
+    ) -> tuple[list[Point], Sequence[Rejection]]:
+        names = [point.measurement for point in reading.points]
         if self._names.are_known(device_id, names):
-            return reading.values, reading.rejected
+            return reading.points, reading.rejected
         refused = await self._names.admit(device_id, names)
         if not refused:
-            return reading.values, reading.rejected
+            return reading.points, reading.rejected
         message = self._too_many_names()
         rejected = [rejection(name, "too_many_measurements", message) for name in refused]
-        kept = [value for value in reading.values if value[0] not in refused]
-        return kept, reading.rejected + rejected
+        kept = [point for point in reading.points if point.measurement not in refused]
+        return kept, [*reading.rejected, *rejected]
 
     async def _write(
         self,

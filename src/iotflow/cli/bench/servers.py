@@ -106,7 +106,7 @@ def iotflow_server(
         "IOTFLOW_HOST": HOST,
         "IOTFLOW_PORT": str(port),
         **_OUT_OF_REACH,
-        "IOTFLOW_QUOTAS__DEVICES": "1000000",
+        "IOTFLOW_QUOTAS__DEVICES": "10000000",
         "IOTFLOW_LOG__LEVEL": "warning",
         **settings,
     }
