@@ -26,7 +26,7 @@ Connections = Annotated[
     typer.Option("--connections", help="Connections at once, each measured", show_default="16,64"),
 ]
 Devices = Annotated[
-    int, typer.Option(min=1, max=100_000, help="Devices that submit; scale: the most")
+    int, typer.Option(min=1, max=1_000_000, help="Devices that submit; scale: the most")
 ]
 OpenLoad = Annotated[
     float,
