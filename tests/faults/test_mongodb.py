@@ -14,6 +14,7 @@ import httpx
 import pymongo
 import pytest
 
+from iotflow.domain.events import submission_id
 from tests.faults.load import Load, failures, fleet_of, missing, p99_s, told
 from tests.process.conftest import Served, served
 from tests.servers.cassandra_session import plain_session
@@ -114,7 +115,7 @@ async def of_points(url: str) -> set[str]:
     keyspace = url.rpartition("/")[2].partition("?")[0]
     points = f"SELECT device_id, WRITETIME(user_id) FROM {keyspace}.telemetry_by_device"
     async with plain_session(url) as session:
-        return {f"{device}-{written}" for device, written in await session.rows(points)}
+        return {submission_id(written, device) for device, written in await session.rows(points)}
 
 
 async def outcome(service: Served, url: str, load: Load, within_s: float = 5) -> tuple[int, int]:
