@@ -153,6 +153,18 @@ class TestPagefuls:
         assert connection.execute("SELECT * FROM latest").fetchall() == [(2, "t", 2_063)]
         assert journal.points == 1
 
+    def test_those_of_many_devices_are_one_statement(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        """Each statement of a busy service waits for the interpreter's lock."""
+        inserts: list[str] = []
+        connection.set_trace_callback(
+            lambda sql: inserts.append(sql) if sql.startswith("INSERT INTO points") else None
+        )
+        journal.append([submission(n, *[1.5] * 100, device_id=n) for n in range(1, 11)])
+        assert len(inserts) == 1
+        assert count(connection, "points") == 1_000
+
     def test_alone_they_leave_the_journal_empty(
         self, journal: Journal, connection: sqlite3.Connection
     ) -> None:

@@ -3,8 +3,9 @@
 The sqlite3 module gives the interpreter's lock away at every step of a statement and has to
 wait for it again while the event loop is busy: up to the switch interval each time. Next to a
 busy thread 128 rows took 700 ms through `executemany`, 100 ms in statements of 2^n rows, and
-25 ms as one statement for all rows. So rows go out in one statement for every 256, with one of
+25 ms as one statement for all rows. So rows go out in one statement for every 1,024, with one of
 a few fixed sizes, so that it is in the statement cache; the last row is repeated to fill it up.
+(More would hold the lock for too long at once, while their parameters are bound.)
 """
 
 import sqlite3
@@ -47,6 +48,14 @@ _ROWS = (
     192,
     224,
     256,
+    320,
+    384,
+    448,
+    512,
+    640,
+    768,
+    896,
+    1024,
 )
 
 
@@ -59,16 +68,24 @@ class Upsert:
     """
 
     def __init__(self, head: str, row: str, columns: int, tail: str, shared: int = 0) -> None:
+        self._head = head
+        self._row = row
         self._columns = columns
+        self._tail = tail
+        self._shared = shared
+        self._statements: dict[int, str] = {}
 
-        def numbered(number: int) -> str:
-            first = shared + number * columns + 1
-            return row.format(*[f"?{first + column}" for column in range(columns)])
+    def _statement(self, rows: int) -> str:
+        statement = self._statements.get(rows)
+        if statement is None:
+            numbered = ",".join([self._numbered(number) for number in range(rows)])
+            statement = f"{self._head} VALUES {numbered} {self._tail}"
+            self._statements[rows] = statement
+        return statement
 
-        self._statements = [
-            f"{head} VALUES {','.join([numbered(number) for number in range(rows)])} {tail}"
-            for rows in _ROWS
-        ]
+    def _numbered(self, number: int) -> str:
+        first = self._shared + number * self._columns + 1
+        return self._row.format(*[f"?{first + column}" for column in range(self._columns)])
 
     def run(
         self,
@@ -81,9 +98,9 @@ class Upsert:
         for begin in range(0, len(parameters), step):
             chunk = parameters[begin : begin + step]
             rows = len(chunk) // self._columns
-            size = bisect_left(_ROWS, rows)
-            chunk += chunk[-self._columns :] * (_ROWS[size] - rows)
-            connection.execute(self._statements[size], (*shared, *chunk) if shared else chunk)
+            size = _ROWS[bisect_left(_ROWS, rows)]
+            chunk += chunk[-self._columns :] * (size - rows)
+            connection.execute(self._statement(size), (*shared, *chunk) if shared else chunk)
 
 
 _INSERT = (
@@ -103,7 +120,8 @@ _REPLACE = (
 _plain = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},0,'',NULL,NULL)", 6, _REPLACE)
 _plain_of_one = Upsert(_INSERT, "(?1,{0},{1},{2},?2,?3,0,'',NULL,NULL)", 3, _REPLACE, shared=3)
 _others = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},{6},{7},{8},{9})", 10, _REPLACE)
-_MANY_POINTS = 16
+# Statements of a submission's own pay where it fills them: fewer statements are fewer waits.
+_MANY_POINTS = 256
 _latest = Upsert(
     "INSERT INTO latest (device_id, measurement, timestamp_ms)",
     "({0},{1},{2})",
