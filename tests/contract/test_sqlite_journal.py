@@ -13,6 +13,7 @@ from iotflow.domain.points import Point, Submission, Value
 from iotflow.domain.times import TimeRange
 from iotflow.stores.telemetry.protocol import HistoryQuery
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
+from iotflow.stores.telemetry.sqlite import journal as sqlite_journal
 from iotflow.stores.telemetry.sqlite.connections import connect
 from iotflow.stores.telemetry.sqlite.journal import Journal
 
@@ -65,6 +66,16 @@ def count(connection: sqlite3.Connection, table: str) -> int:
     return found
 
 
+async def journal_points(store: SqliteTelemetryStore) -> float:
+    """Points that are durable, and not in their table yet."""
+    (found,) = [
+        each.value
+        for each in await store.statistics()
+        if each.name == "iotflow_sqlite_journal_points"
+    ]
+    return found
+
+
 class TestMerging:
     def test_points_are_merged_after_a_while(
         self, journal: Journal, clock: Clock, connection: sqlite3.Connection
@@ -109,6 +120,20 @@ class TestMerging:
         journal.merge_chunk(100)
         assert journal.holds(2)
         assert count(connection, "journal") == 1
+
+    def test_merging_keeps_pace_with_what_was_collected_last(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        pageful = submission(99, *[1.5] * 64, device_id=2)
+        journal.append([submission(mark) for mark in range(1, 11)])
+        journal.append([*[submission(mark) for mark in range(11, 17)], pageful])
+        journal.keep_pace(2)
+        assert count(connection, "points") == 64 + 6
+        journal.keep_pace(2)
+        assert count(connection, "points") == 64 + 6 + 2
+        journal.append([submission(100, *[1.5] * 64, device_id=2)])
+        journal.keep_pace(2)
+        assert count(connection, "points") == 2 * 64 + 6 + 2 + 2
 
     def test_one_device_can_be_merged_alone(
         self, journal: Journal, connection: sqlite3.Connection
@@ -286,13 +311,15 @@ class TestStore:
         await store.open()
 
     async def test_more_than_is_to_be_collected_is_merged_before_more_is_taken(
-        self, store: SqliteTelemetryStore
+        self, store: SqliteTelemetryStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for first in (1, 2_501):  # together they would be more than may wait
-            devices = range(first, first + 2_500)
-            writes = [store.write(submission(n, *[1.5] * 50, device_id=n)) for n in devices]
-            await asyncio.gather(*writes)
-        for device in (1, 2_500, 5_000):
+        monkeypatch.setattr(sqlite_journal, "_MAX_POINTS", 100)
+        waiting: list[float] = []
+        for device in range(1, 11):
+            await store.write(submission(device, *[1.5] * 50, device_id=device))
+            waiting.append(await journal_points(store))
+        assert waiting == [50, 100, 50, 100, 50, 100, 50, 100, 50, 100]
+        for device in range(1, 11):
             page = await store.history(HistoryQuery(device, EVER, 100))
             assert len(page.items) == 50
 

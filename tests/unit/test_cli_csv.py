@@ -36,7 +36,7 @@ def written(tmp_path: Path) -> Written:
 
 
 def read(file: Path, **options: object) -> list[Item]:
-    asked = ImportOptions(file=file, **options)  # type: ignore[arg-type]
+    asked = ImportOptions(file=file, **options)
     with Source(asked).reading() as reading:
         return [item for batch in reading.batches() for item in [*batch.records, *batch.rejected]]
 
@@ -100,7 +100,7 @@ class TestRows:
         file = io.StringIO(newline="")
         csv.writer(file).writerows(rows)
         file.seek(0)
-        assert [row.cells for row in read_rows(file, ",", 3)] == rows  # type: ignore[union-attr]
+        assert [row.cells for row in read_rows(file, ",", 3)] == rows
 
     @settings(deadline=None)
     @given(st.text(), st.sampled_from(",;\t|"))

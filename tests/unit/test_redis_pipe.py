@@ -118,10 +118,11 @@ async def test_replies_that_come_too_late_are_given_to_nobody_else() -> None:
             return
         await reader.readline()
         writer.write(b":1\r\n")
-        time.sleep(0.2)  # noqa: ASYNC251
+        time.sleep(0.2)  # noqa: ASYNC251 - the event loop has to stand still
 
     async with piped(answer_and_freeze) as pipe, asyncio.timeout(5):
         late = pipe.send(("X", 1))
+        # Each turn: what comes next must be sent in the very one in which the connection is lost.
         while pipe.is_connected:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert await pipe.send(("X", 2)) == 2
@@ -130,14 +131,22 @@ async def test_replies_that_come_too_late_are_given_to_nobody_else() -> None:
 
 
 async def test_a_reply_that_nobody_asked_for_ends_the_connection() -> None:
-    async def chatter(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"+HELLO\r\n")
-        await asyncio.sleep(0.05)
+    connections = 0
+    again = asyncio.Event()
 
-    async with piped(chatter) as pipe:
-        async with asyncio.timeout(2):
-            while not pipe._counters.reconnects:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+    async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            writer.write(b"+HELLO\r\n")
+            await reader.read()  # until the other end closes it
+        again.set()
+        await echo_numbers(reader, writer)
+
+    async with piped(chatter) as pipe, asyncio.timeout(2):
+        await again.wait()
+        assert await pipe.send(("X", 7)) == 7, "and not what was said before"
+        assert (connections, pipe._counters.reconnects) == (2, 1)
 
 
 async def test_what_is_no_protocol_at_all_ends_the_connection() -> None:

@@ -7,7 +7,7 @@ verdict and a bad one costs no other.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -46,7 +46,7 @@ class Reading(msgspec.Struct, gc=False):
     """
 
     points: list[Point]
-    rejected: Sequence[Rejection]
+    rejected: list[Rejection]
     timestamp_ms: int | None
     metadata: Mapping[str, Any] | None
 
@@ -54,8 +54,6 @@ class Reading(msgspec.Struct, gc=False):
 class RefusedRecordError(InvalidInputError):
     """A whole record that is of no use: its fields are at fault, not one measurement."""
 
-
-_NONE: tuple[Rejection, ...] = ()
 
 _decode_record = msgspec.json.Decoder(_Record).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
@@ -90,9 +88,9 @@ def decode_batch(body: bytes, *, lines: bool) -> list[Reading | Rejection]:
     try:
         records = _decode_batch(body).records
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _bounded([_judged_raw(index, raw) for index, raw in _patient_batch(body)])
+        return _bounded([_judged(index, _reading_of, raw) for index, raw in _patient_batch(body)])
     _check_count(len(records))
-    return _bounded([_judged(index, record) for index, record in enumerate(records)])
+    return _bounded([_judged(index, _typed, record) for index, record in enumerate(records)])
 
 
 def _lines(body: bytes) -> Iterator[Reading | Rejection]:
@@ -102,41 +100,29 @@ def _lines(body: bytes) -> Iterator[Reading | Rejection]:
         try:
             record = _decode_record(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            yield _judged_line(index, line)
+            yield _judged(index, _from_line, line)
         else:
-            yield _judged(index, record)
+            yield _judged(index, _typed, record)
 
 
-def _judged(index: int, record: _Record) -> Reading | Rejection:
+def _typed(record: _Record, index: int) -> Reading:
+    return _reading(record.data, record.timestamp, record.metadata, index)
+
+
+def _from_line(line: bytes, index: int) -> Reading:
+    return _reading_of(_patient_loads(line), index)
+
+
+def _judged(index: int, read: Any, record: Any) -> Reading | Rejection:
     try:
-        reading = _reading(record.data, record.timestamp, record.metadata, index)
-    except InvalidInputError as error:
-        return _refusal(index, error)
-    return reading if reading.timestamp_ms is not None else _timeless(index)
-
-
-def _judged_line(index: int, line: bytes) -> Reading | Rejection:
-    try:
-        return _judged_raw(index, _patient_loads(line))
-    except UnreadableBodyError as error:
-        return verdicts.rejection(None, error.error_code, error.message, index)
-
-
-def _judged_raw(index: int, raw: Any) -> Reading | Rejection:
-    try:
-        reading = _reading_of(raw, index)
-    except InvalidInputError as error:
-        return _refusal(index, error)
-    return reading if reading.timestamp_ms is not None else _timeless(index)
-
-
-def _refusal(index: int, error: InvalidInputError) -> Rejection:
-    return verdicts.rejection(None, error.errors[0].code, error.message, index)
-
-
-def _timeless(index: int) -> Rejection:
-    message = "Every record of a batch needs a timestamp."
-    return verdicts.rejection(None, "missing_timestamp", message, index)
+        reading: Reading = read(record, index)
+    except (InvalidInputError, UnreadableBodyError) as error:
+        code = error.errors[0].code if isinstance(error, InvalidInputError) else error.error_code
+        return verdicts.rejection(None, code, error.message, index)
+    if reading.timestamp_ms is None:
+        message = "Every record of a batch needs a timestamp."
+        return verdicts.rejection(None, "missing_timestamp", message, index)
+    return reading
 
 
 def _patient_batch(body: bytes) -> Iterator[tuple[int, Any]]:
@@ -204,7 +190,7 @@ def _reading(
         _check_metadata(metadata)
     at_ms = timestamp_ms or 0
     points: list[Point] = []
-    rejected: Sequence[Rejection] = _NONE
+    rejected: list[Rejection] = []
     for name, sent in data.items():
         # Nearly all are plain numbers: they need none of the questions that follow. (A number less
         # itself is nothing, but for NaN and infinities; and this calls no function.)
@@ -217,7 +203,7 @@ def _reading(
         if isinstance(judged, Point):
             points.append(judged)
         else:
-            rejected = (*rejected, judged)
+            rejected.append(judged)
     return Reading(points, rejected, timestamp_ms, metadata)
 
 

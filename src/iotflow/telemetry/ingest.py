@@ -43,7 +43,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     device_id: int
     timestamp_ms: int
     accepted: int
-    rejected: Sequence[Rejection]
+    rejected: list[Rejection]
 
 
 class NothingAcceptedError(InvalidInputError):
@@ -161,7 +161,7 @@ class Ingest:
 
     async def _within_name_limit(
         self, device_id: int, reading: Reading
-    ) -> tuple[list[Point], Sequence[Rejection]]:
+    ) -> tuple[list[Point], list[Rejection]]:
         names = [point.measurement for point in reading.points]
         if self._names.are_known(device_id, names):
             return reading.points, reading.rejected
@@ -171,7 +171,7 @@ class Ingest:
         message = self._too_many_names()
         rejected = [rejection(name, "too_many_measurements", message) for name in refused]
         kept = [point for point in reading.points if point.measurement not in refused]
-        return kept, [*reading.rejected, *rejected]
+        return kept, reading.rejected + rejected
 
     async def _write(
         self,

@@ -33,11 +33,6 @@ _FORGET = "DELETE FROM journal WHERE seq <= ?"
 _log = structlog.get_logger(__name__)
 
 
-def is_collected(submission: Submission) -> bool:
-    """Whether it goes through the journal."""
-    return len(submission.points) < _PAGE_POINTS
-
-
 class _Generation:
     """Submissions by device, and the last row of the journal that holds one of them."""
 
@@ -99,6 +94,7 @@ class Journal:
         self._monotonic = monotonic
         self._collecting = _Generation()
         self._merging = _Generation()
+        self._fresh_points = 0
         for seq, submissions in connection.execute("SELECT * FROM journal ORDER BY seq"):
             self._merging.add(_decode(submissions), seq)
 
@@ -132,28 +128,35 @@ class Journal:
         return max(0.0, self._collecting.begun_s + _MERGE_AFTER_S - self._monotonic())
 
     def append(self, submissions: Sequence[Submission]) -> None:
-        """Make submissions durable, all or none. Where it fails the caller rolls back."""
-        collected = [each for each in submissions if is_collected(each)]
-        if len(collected) == len(submissions):
+        """Make submissions durable, all or none."""
+        self._fresh_points = 0
+        few = [each for each in submissions if len(each.points) < _PAGE_POINTS]
+        if len(few) == len(submissions):
             # A transaction by itself: BEGIN and COMMIT would each wait for the interpreter's lock.
-            self._collect(collected, self._insert(collected))
+            self._collect(few, self._insert(few))
             return
-        self._connection.execute("BEGIN IMMEDIATE")
-        write_submissions(
-            self._connection, [each for each in submissions if not is_collected(each)]
-        )
-        seq = self._insert(collected) if collected else 0
-        self._connection.commit()
-        if collected:
-            self._collect(collected, seq)
+        with self._transaction():
+            many = [each for each in submissions if len(each.points) >= _PAGE_POINTS]
+            write_submissions(self._connection, many)
+            seq = self._insert(few) if few else 0
+        if few:
+            self._collect(few, seq)
 
     def _insert(self, submissions: Sequence[Submission]) -> int:
         return self._connection.execute(_APPEND, (_encode(submissions),)).lastrowid or 0
 
     def _collect(self, submissions: Sequence[Submission], seq: int) -> None:
-        if not self._collecting.last_seq:
-            self._collecting.begun_s = self._monotonic()
-        self._collecting.add(submissions, seq)
+        collecting = self._collecting
+        if not collecting.last_seq:
+            collecting.begun_s = self._monotonic()
+        before = collecting.points
+        collecting.add(submissions, seq)
+        self._fresh_points = collecting.points - before
+
+    def keep_pace(self, at_least: int) -> None:
+        """Merge as many points as were collected last, or the journal would grow for ever."""
+        points, self._fresh_points = max(self._fresh_points, at_least), 0
+        self.merge_chunk(points)
 
     def merge_devices(self, device_ids: Iterable[int]) -> None:
         """Put the points of these devices in their place."""
@@ -215,11 +218,17 @@ class Journal:
         # A cached statement of this pragma has no effect the second time; a script is never cached.
         self._connection.executescript("PRAGMA synchronous=NORMAL")
         try:
+            with self._transaction():
+                yield
+        finally:
+            self._connection.executescript("PRAGMA synchronous=FULL")
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.commit()
         except BaseException:
             self._connection.rollback()
             raise
-        finally:
-            self._connection.executescript("PRAGMA synchronous=FULL")

@@ -11,6 +11,7 @@ a few fixed sizes, so that it is in the statement cache; the last row is repeate
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import chain
 from math import copysign
 
 from iotflow.domain.points import VALUE_TYPES, Point, Submission, ValueType
@@ -21,42 +22,9 @@ _INTEGER, _TEXT = int(ValueType.INTEGER), int(ValueType.TEXT)
 NEGATIVE_ZERO = 0
 """In `int_value` of a float: it is -0.0."""
 
-# Each at most half as large again as the one before: repetitions cost little.
-_ROWS = (
-    1,
-    2,
-    3,
-    4,
-    6,
-    8,
-    12,
-    16,
-    20,
-    24,
-    28,
-    32,
-    40,
-    48,
-    56,
-    64,
-    80,
-    96,
-    100,
-    112,
-    128,
-    160,
-    192,
-    224,
-    256,
-    320,
-    384,
-    448,
-    512,
-    640,
-    768,
-    896,
-    1024,
-)
+# In steps of a quarter of the power of two below: repetitions cost little.
+_QUARTERS = [range(2**power, 2 ** (power + 1), 2**power // 4) for power in range(2, 10)]
+_ROWS = (1, 2, 3, *chain.from_iterable(_QUARTERS), 1024)
 
 
 class Upsert:

@@ -19,7 +19,7 @@ from iotflow.domain.points import Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
 from iotflow.stores.telemetry.sqlite.connections import is_busy, translated
 from iotflow.stores.telemetry.sqlite.deletes import RangeDelete
-from iotflow.stores.telemetry.sqlite.journal import Journal, is_collected
+from iotflow.stores.telemetry.sqlite.journal import Journal
 
 _GROUP_SUBMISSIONS = 256
 _GROUP_POINTS = 20_000
@@ -186,10 +186,7 @@ class Writer:
         if outcomes:
             self._tell_loop(self._settle, outcomes)
         if self._seconds_until_merge() == 0.0:
-            # As much as was collected in this turn, or the journal would grow for ever.
-            writes = [job.submission for job in turn if isinstance(job, _Write)]
-            collected = sum([len(each.points) for each in writes if is_collected(each)])
-            self._merge_quietly(lambda: self._journal.merge_chunk(max(collected, _CHUNK_POINTS)))
+            self._merge_quietly(lambda: self._journal.keep_pace(_CHUNK_POINTS))
 
     def _next_turn(self) -> Sequence[_Job]:
         """Submissions that become one transaction, or one other job, or nothing."""
