@@ -167,6 +167,22 @@ def test_a_server_runs_in_a_session_of_its_own_without_our_streams(server: Answe
     assert streams == ["/dev/null", log, log]
 
 
+def test_a_server_gets_its_timer_slack_and_ours_stays(
+    home: Home, sleeper: subprocess.Popen[bytes]
+) -> None:
+    def slack_ns(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/timerslack_ns").read_text())
+
+    ours = slack_ns(threading.get_native_id())
+    launch = Launch(["sleep", "60"], Path("/"), timer_slack_ns=3_000_000)
+    spawned = processes.spawn(launch, home.directory / "sleep.log")
+    try:
+        assert slack_ns(spawned.pid) == 3_000_000
+        assert slack_ns(sleeper.pid) == slack_ns(threading.get_native_id()) == ours
+    finally:
+        assert processes.stop(spawned, signal.SIGTERM, 5)
+
+
 def test_a_server_that_ends_at_once_tells_its_last_words(server: Answering) -> None:
     server.code = "raise SystemExit('no room left')"
     with pytest.raises(ServerEndedError, match=r"(?s)ended while it was starting.*no room left"):

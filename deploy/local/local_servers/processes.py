@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def spawn(launch: Launch, log: Path) -> Identity:
 
 
 @contextlib.contextmanager
-def _timer_slack(slack_ns: int | None) -> Iterator[None]:
+def _timer_slack(slack_ns: int | None) -> Generator[None]:
     """Give this thread another timer slack: what it starts meanwhile keeps it, threads too."""
     if slack_ns is None:
         yield

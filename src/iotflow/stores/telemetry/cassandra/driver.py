@@ -20,6 +20,7 @@ from iotflow.stores.telemetry.cassandra.failures import (
     TimedOutError,
     translated,
 )
+from iotflow.stores.telemetry.cassandra.limit import Limit
 from iotflow.stores.telemetry.cassandra.tries import SideBySide, within
 
 # The driver's objects carry no types.
@@ -63,6 +64,7 @@ class Driver:
         self._breaker = breaker
         self._limit_s = limit_s
         self._request_timeout_s = request_timeout_s
+        self._request_limit = Limit(request_timeout_s)
         self._max_waiting = max_waiting
         self._waiting = 0
         self._io_threads = io_threads
@@ -223,7 +225,7 @@ class Driver:
         try:
             await self._enter()
             try:
-                result = await within(self._request_timeout_s, execute(statement))
+                result = await self._request_limit.within(execute(statement))
             except FAILURES as error:
                 if isinstance(error, CALLERS_FAULT):
                     raise
@@ -248,12 +250,12 @@ class Driver:
                 if isinstance(error, TimedOutError):
                     await asyncio.sleep(_PAUSE_S)
                     return await self._side_by_side.first_answer(
-                        lambda: within(self._request_timeout_s, execute(statement))
+                        lambda: self._request_limit.within(execute(statement))
                     )
                 for attempt in range(1, _MAX_RETRIES + 1):
                     await asyncio.sleep(_PAUSE_S * attempt)
                     try:
-                        return await within(self._request_timeout_s, execute(statement))
+                        return await self._request_limit.within(execute(statement))
                     except FAILURES as again:
                         if isinstance(again, CALLERS_FAULT):
                             raise
