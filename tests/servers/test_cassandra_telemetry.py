@@ -267,6 +267,21 @@ class TestStatements:
             ties = int(order is Order.ASC and page.more)
             assert store.statements - before == expected + ties
 
+    @pytest.mark.parametrize("order", list(Order))
+    async def test_a_page_of_24_hours_asks_only_for_points(
+        self, store: CassandraTelemetryStore, device_id: int, order: Order
+    ) -> None:
+        noon_ms = T0 + DAY_MS // 2
+        await write(store, device_id, *(at(hour * DAY_MS // 24) for hour in range(48)))
+        within = TimeRange(noon_ms, noon_ms + DAY_MS)
+        for limit, expected in ((5, 1), (100, 2)):
+            query = HistoryQuery(device_id, within, limit, order)
+            before = store.statements
+            page = await store.history(query)
+            assert len(page.items) == min(limit, 24)
+            ties = int(order is Order.ASC and page.more)
+            assert store.statements - before == expected + ties
+
     async def test_an_empty_range_costs_one_read(
         self, store: CassandraTelemetryStore, device_id: int
     ) -> None:

@@ -21,6 +21,8 @@ from iotflow.stores.telemetry.protocol import HistoryQuery, Order, Page, PageKey
 
 DAYS_A_READ = 512
 _MAX_DAYS_AT_ONCE = 8
+# To try so many days costs no more statements than to ask first which of them hold points.
+_TRIED_DAYS = 2
 
 _BETWEEN = {
     Order.DESC: "SELECT {point} FROM {keyspace}.telemetry_by_device WHERE {between} LIMIT ?",
@@ -123,7 +125,7 @@ class Walk:
         """
         if self._after is not None and self._after.timestamp_ms <= self._last_ms:
             return self._after.timestamp_ms
-        await self._read_days()
+        await self._ask_days()
         if not self._days:
             self.exhausted = True
             return None
@@ -134,7 +136,7 @@ class Walk:
         points = await self._rest_of_tie(wanted)
         days_read = 0
         while len(points) < wanted:
-            await self._read_days()
+            await self._next_days()
             if not self._days:
                 self.exhausted = True
                 break
@@ -168,8 +170,18 @@ class Walk:
             return self._first_ms, min(self._last_ms, self._after.timestamp_ms - 1)
         return max(self._first_ms, self._after.timestamp_ms + 1), self._last_ms
 
-    async def _read_days(self) -> None:
-        """Have the next days at hand, if there are any."""
+    async def _next_days(self) -> None:
+        """Have the next days at hand that may hold points, if there are any."""
+        first, last = self._unread_days
+        if self._days or not 0 <= last - first < _TRIED_DAYS:
+            await self._ask_days()
+            return
+        days = range(first, last + 1)
+        self._days.extend(reversed(days) if self._descending else days)
+        self._unread_days = (0, -1)
+
+    async def _ask_days(self) -> None:
+        """As `_next_days`, but those that have held points."""
         first, last = self._unread_days
         if self._days or first > last:
             return
