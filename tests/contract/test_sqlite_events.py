@@ -56,6 +56,17 @@ def numbers(path: Path, statement: str) -> list[int]:
         return [number for (number,) in connection.execute(statement)]
 
 
+async def test_every_number_of_events_is_appended_and_counted_once(
+    path: Path, store: SqlEventStore
+) -> None:
+    appended = [
+        await store.append([submitted(n, many) for n in range(many)]) for many in (1, 9, 33)
+    ]
+    assert appended == [1, 9, 33]
+    assert numbers(path, "SELECT count(*) FROM events") == [43]
+    await store.close()
+
+
 def indexed(path: Path) -> list[int]:
     """How many events each index has, that of users and that of devices."""
     return numbers(

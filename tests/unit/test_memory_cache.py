@@ -161,12 +161,12 @@ class TestKeyBounds:
 
     async def test_a_storm_of_unknown_keys_pushes_out_nothing_else(self, clock: Clock) -> None:
         cache = await opened(clock, max_keys=10)
-        await cache.fill_key("known", KNOWN)
-        await cache.revoke_keys(["revoked"])
+        await cache.fill_key("aa", KNOWN)
+        await cache.revoke_keys(["bb"])
         for number in range(100):
             await cache.fill_key(str(number), UNKNOWN)
-        assert await cache.key("known") == KNOWN
-        assert await cache.key("revoked") == UNKNOWN
+        assert await cache.key("aa") == KNOWN
+        assert await cache.key("bb") == UNKNOWN
         assert 10 <= cache.sizes()["unknown_keys"] <= 20
 
     @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ class TestMemory:
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert (after - before) / devices < 420
+        assert (after - before) / devices < 330
 
 
 class TestNoCache:

@@ -60,7 +60,8 @@ class ExpiringMap(Generic[K, V]):
     def put(self, key: K, value: V, now_s: float) -> Evicted[V] | None:
         """Set an entry and begin its life anew; returns what had to give way, if anything."""
         evicted = self._turn(now_s)
-        self._old.pop(key, None)
+        if self._old.pop(key, None) is not None and not self._old:
+            self._old = {}  # the table of one that was emptied is as large as ever
         self._young[key] = self._hold(value, now_s + self._ttl_s)
         if self._gone:
             self._free()
@@ -100,3 +101,5 @@ class ExpiringMap(Generic[K, V]):
     def _free(self) -> None:
         for _ in range(min(_FREED_PER_PUT, len(self._gone))):
             self._gone.popitem()
+        if not self._gone:
+            self._gone = {}

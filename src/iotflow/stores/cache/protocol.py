@@ -139,7 +139,7 @@ class CacheStore(Store, Protocol):
         ...
 
     async def key(self, digest: str) -> KeyEntry | None:
-        """What is known of a key, or None where nothing is."""
+        """What is known of a key, or None where nothing is. A digest is SHA-256 in hex."""
         ...
 
     async def fill_key(self, digest: str, entry: KeyEntry) -> None:

@@ -13,7 +13,8 @@ from iotflow.stores.cache.ttls import CacheTtls
 
 OPENS_NOTHING = KeyEntry(None)
 
-# A record packed is a third of the size of its objects, and there is one for every device.
+# A record packed is a third of the size of its objects, and there is one for every device. So is
+# a digest, and as a number it is half the size of its text.
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(
     tuple[int, str, int, int, str, DeviceStatus, bool, int, int | None]
@@ -30,10 +31,10 @@ class KeyEntries:
 
     def __init__(self, ttls: CacheTtls, max_keys: int, counters: CacheCounters) -> None:
         self._counters = counters
-        self._records: ExpiringMap[str, bytes] = ExpiringMap(ttls.key_s, max_keys)
-        self._unknown: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.unknown_key_s, max_keys)
-        self._tombstones: ExpiringMap[str, KeyEntry] = ExpiringMap(ttls.tombstone_s, max_keys)
-        self._holds: ExpiringMap[str, bool] = ExpiringMap(ttls.forget_s, max_keys)
+        self._records: ExpiringMap[int, bytes] = ExpiringMap(ttls.key_s, max_keys)
+        self._unknown: ExpiringMap[int, KeyEntry] = ExpiringMap(ttls.unknown_key_s, max_keys)
+        self._tombstones: ExpiringMap[int, KeyEntry] = ExpiringMap(ttls.tombstone_s, max_keys)
+        self._holds: ExpiringMap[int, bool] = ExpiringMap(ttls.forget_s, max_keys)
         self._no_fills_until_s = float("-inf")
 
     def sizes(self) -> dict[str, int]:
@@ -45,11 +46,12 @@ class KeyEntries:
         }
 
     def look(self, digest: str, now_s: float) -> KeyEntry | None:
-        packed = self._records.get(digest, now_s)
+        number = int(digest, 16)
+        packed = self._records.get(number, now_s)
         if packed is not None:
             self._counters.key_hits += 1
             return KeyEntry(KeyRecord(*_unpack(packed)))
-        entry = self._tombstones.get(digest, now_s) or self._unknown.get(digest, now_s)
+        entry = self._tombstones.get(number, now_s) or self._unknown.get(number, now_s)
         if entry is None:
             self._counters.key_misses += 1
         else:
@@ -57,38 +59,39 @@ class KeyEntries:
         return entry
 
     def fill(self, digest: str, entry: KeyEntry, now_s: float) -> None:
-        if now_s < self._no_fills_until_s or self._is_taken(digest, now_s):
+        number = int(digest, 16)
+        if now_s < self._no_fills_until_s or self._is_taken(number, now_s):
             return
         if entry.record is None:
-            self._count(self._unknown.put(digest, OPENS_NOTHING, now_s))
+            self._count(self._unknown.put(number, OPENS_NOTHING, now_s))
         else:
-            self._count(self._records.put(digest, _pack(astuple(entry.record)), now_s))
+            self._count(self._records.put(number, _pack(astuple(entry.record)), now_s))
 
     def revoke(self, digests: Collection[str], now_s: float) -> None:
-        for digest in digests:
-            self._end(digest)
-            self._refuse_fills_after(self._tombstones.put(digest, OPENS_NOTHING, now_s))
+        for number in [int(digest, 16) for digest in digests]:
+            self._end(number)
+            self._refuse_fills_after(self._tombstones.put(number, OPENS_NOTHING, now_s))
 
     def forget(self, digests: Collection[str], now_s: float) -> None:
-        for digest in digests:
-            self._end(digest)
-            self._refuse_fills_after(self._holds.put(digest, True, now_s))
+        for number in [int(digest, 16) for digest in digests]:
+            self._end(number)
+            self._refuse_fills_after(self._holds.put(number, True, now_s))
 
     def clear(self) -> None:
         for entries in (self._records, self._unknown, self._tombstones, self._holds):
             entries.clear()
 
-    def _is_taken(self, digest: str, now_s: float) -> bool:
+    def _is_taken(self, number: int, now_s: float) -> bool:
         return (
-            self._records.get(digest, now_s) is not None
-            or self._unknown.get(digest, now_s) is not None
-            or self._tombstones.get(digest, now_s) is not None
-            or self._holds.get(digest, now_s) is not None
+            self._records.get(number, now_s) is not None
+            or self._unknown.get(number, now_s) is not None
+            or self._tombstones.get(number, now_s) is not None
+            or self._holds.get(number, now_s) is not None
         )
 
-    def _end(self, digest: str) -> None:
-        self._records.pop(digest)
-        self._unknown.pop(digest)
+    def _end(self, number: int) -> None:
+        self._records.pop(number)
+        self._unknown.pop(number)
 
     def _refuse_fills_after(self, evicted: Evicted[KeyEntry] | Evicted[bool] | None) -> None:
         # With more revocations at once than fit, what one of them kept off is kept off by

@@ -7,6 +7,7 @@ they do not have yet, the tail, a query reads from the log itself.
 """
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, column, literal_column, select, table, text, union_all
@@ -16,6 +17,7 @@ from iotflow.domain.events import TELEMETRY_SUBMITTED
 from iotflow.stores.events.protocol import EventQuery
 from iotflow.stores.events.sql.layout import Owner, kind_in, newest_first, place_in
 from iotflow.stores.events.sql.tables import EventRow, events
+from iotflow.stores.statement_sizes import size_for
 
 # What a query by owner may have to look through besides its index: some milliseconds.
 _LONGEST_TAIL = 20_000
@@ -66,9 +68,12 @@ class SqliteLayout:
     async def append(self, connection: AsyncConnection, rows: Sequence[EventRow]) -> int:
         # One step of one statement: the driver gives the interpreter's lock away at every step,
         # and has to wait for it again next to a busy event loop.
-        values = ",".join(["(?,?,?,?,?,?)"] * len(rows))
+        size = size_for(len(rows))
+        values = ",".join(["(?,?,?,?,?,?)"] * size)
         statement = f"INSERT INTO events ({','.join(_COLUMNS)}) VALUES {values}"  # noqa: S608
-        parameters = tuple([value for row in rows for value in row])
+        # Repeated, a row is in conflict with itself: nothing is done and nothing counted.
+        filled = chain(rows, repeat(rows[-1], size - len(rows)))
+        parameters = tuple(chain.from_iterable(filled))
         appended = await connection.exec_driver_sql(
             f"{statement} ON CONFLICT (id) DO NOTHING", parameters
         )

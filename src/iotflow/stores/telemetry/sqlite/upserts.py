@@ -9,22 +9,17 @@ a few fixed sizes, so that it is in the statement cache; the last row is repeate
 """
 
 import sqlite3
-from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import chain
 from math import copysign
 
 from iotflow.domain.points import VALUE_TYPES, Point, Submission, ValueType
+from iotflow.stores.statement_sizes import MOST_ROWS, size_for
 
 _KINDS = {python_type: int(kind) for python_type, kind in VALUE_TYPES.items()}
 _INTEGER, _TEXT = int(ValueType.INTEGER), int(ValueType.TEXT)
 
 NEGATIVE_ZERO = 0
 """In `int_value` of a float: it is -0.0."""
-
-# In steps of a quarter of the power of two below: repetitions cost little.
-_QUARTERS = [range(2**power, 2 ** (power + 1), 2**power // 4) for power in range(2, 10)]
-_ROWS = (1, 2, 3, *chain.from_iterable(_QUARTERS), 1024)
 
 
 class Upsert:
@@ -62,11 +57,11 @@ class Upsert:
         shared: tuple[object, ...] = (),
     ) -> None:
         """Write rows; `parameters` holds their columns, row after row. None is no row."""
-        step = self._columns * _ROWS[-1]
+        step = self._columns * MOST_ROWS
         for begin in range(0, len(parameters), step):
             chunk = parameters[begin : begin + step]
             rows = len(chunk) // self._columns
-            size = _ROWS[bisect_left(_ROWS, rows)]
+            size = size_for(rows)
             chunk += chunk[-self._columns :] * (size - rows)
             connection.execute(self._statement(size), (*shared, *chunk) if shared else chunk)
 
