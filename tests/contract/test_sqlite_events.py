@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 from iotflow.domain.events import TELEMETRY_SUBMITTED, Event, submission_id
 from iotflow.domain.times import MAX_TIMESTAMP_MS, TimeRange
@@ -64,6 +64,23 @@ async def test_every_number_of_events_is_appended_and_counted_once(
     ]
     assert appended == [1, 9, 33]
     assert numbers(path, "SELECT count(*) FROM events") == [43]
+    await store.close()
+
+
+async def test_batches_of_all_sizes_share_a_few_statements(store: SqlEventStore) -> None:
+    inserts: set[str] = set()
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO events "):
+            inserts.add(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        for many in range(1, 101):
+            await store.append([submitted(number, many) for number in range(many)])
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert 1 < len(inserts) <= 25
     await store.close()
 
 

@@ -167,9 +167,22 @@ def test_a_server_runs_in_a_session_of_its_own_without_our_streams(server: Answe
     assert streams == ["/dev/null", log, log]
 
 
-def test_a_server_gets_its_timer_slack_and_ours_stays(
-    home: Home, sleeper: subprocess.Popen[bytes]
+def test_another_timer_slack_is_another_launch() -> None:
+    launch = Launch(["sleep", "60"], Path("/"))
+    other = replace(launch, timer_slack_ns=3_000_000)
+    assert node.fingerprint(launch) != node.fingerprint(other)
+
+
+def test_where_timer_slack_cannot_be_set_a_server_starts_all_the_same(
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(threading, "get_native_id", lambda: 2**30)  # no such thread
+    launch = Launch(["sleep", "60"], Path("/"), timer_slack_ns=3_000_000)
+    spawned = processes.spawn(launch, home.directory / "sleep.log")
+    assert processes.stop(spawned, signal.SIGTERM, 5)
+
+
+def test_a_server_gets_its_timer_slack_and_ours_stays(home: Home) -> None:
     def slack_ns(pid: int) -> int:
         return int(Path(f"/proc/{pid}/timerslack_ns").read_text())
 
@@ -178,7 +191,7 @@ def test_a_server_gets_its_timer_slack_and_ours_stays(
     spawned = processes.spawn(launch, home.directory / "sleep.log")
     try:
         assert slack_ns(spawned.pid) == 3_000_000
-        assert slack_ns(sleeper.pid) == slack_ns(threading.get_native_id()) == ours
+        assert slack_ns(threading.get_native_id()) == ours
     finally:
         assert processes.stop(spawned, signal.SIGTERM, 5)
 

@@ -1,6 +1,7 @@
 """A time limit that many calls share ends each that is late, and no other."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -51,6 +52,19 @@ async def test_a_late_failure_leaves_the_task_as_it_was() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(ValueError, match="broken"):
             await Limit(LIMIT_S).within(failing())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_late_answer_leaves_the_task_as_it_was() -> None:
+    async def stubborn() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await never()
+        return "after all"
+
+    async with asyncio.timeout(5):
+        assert await Limit(LIMIT_S).within(stubborn()) == "after all"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0

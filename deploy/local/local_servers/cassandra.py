@@ -20,7 +20,7 @@ _PORT, _STORAGE_PORT, _JMX_PORT = 19042, 17000, 17199
 _RING_PORT, _RING_STORAGE_PORT, _RING_JMX_PORT = 19052, 17010, 17211
 _SETTLE_S = 60.0
 # Its idle workers sleep for 10 us and look again. On a small virtual machine, where every timer
-# is an exit to the host, that alone takes half of a core and halves what the machine can do.
+# is an exit to the host, that takes half of a core (docs/decisions/0017).
 _TIMER_SLACK_NS = 2_000_000
 _TEMPLATES = ("cassandra.yaml", "cassandra-rackdc.properties", "logback.xml", "java.options")
 # A machine for tests has no need to wait for gossip from far away.

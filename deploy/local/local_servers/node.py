@@ -61,7 +61,7 @@ class Node(ABC):
 
 def fingerprint(launch: Launch) -> str:
     """Tells launches apart: a running server with another one has to be started anew."""
-    parts = [*launch.command, str(launch.user)]
+    parts = [*launch.command, str(launch.user), str(launch.timer_slack_ns)]
     for files in (launch.files, launch.kept_files):
         parts += [f"{name}={text}" for name, text in files.items()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

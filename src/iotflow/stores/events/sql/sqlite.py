@@ -7,10 +7,23 @@ they do not have yet, the tail, a query reads from the log itself.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, column, literal_column, select, table, text, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    column,
+    delete,
+    insert,
+    literal_column,
+    select,
+    table,
+    text,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from iotflow.domain.events import TELEMETRY_SUBMITTED
@@ -42,23 +55,26 @@ _through = select(_indexed.c.through).scalar_subquery()
 _TAIL = text("SELECT max(seq) - (SELECT through FROM events_indexed) FROM events")
 # In the order of the index: its pages are written once for all the rows that fall on them.
 _INDEX_TAIL = [
-    text(
-        f"INSERT INTO {name}"  # noqa: S608 - no value
-        f" SELECT {owner}, timestamp_ms, id, seq FROM events"
-        f" WHERE seq > (SELECT through FROM events_indexed) AND {owner} IS NOT NULL"
-        f" ORDER BY {owner}, timestamp_ms, id"
+    insert(index).from_select(
+        list(index.c),
+        select(*[_log.c[each.name] for each in index.c])
+        .where(_log.c.seq > _through, _log.c[owner].is_not(None))
+        .order_by(_log.c[owner], _log.c.timestamp_ms, _log.c.id),
     )
-    for owner, name in _INDEX_NAMES.items()
+    for owner, index in _indexes.items()
 ]
 _TAIL_INDEXED = text(
     "UPDATE events_indexed SET through = max(through, (SELECT coalesce(max(seq), 0) FROM events))"
 )
 _DELETE = {
-    owner: text(
-        "DELETE FROM events WHERE seq IN"  # noqa: S608 - no value
-        f" (SELECT seq FROM {name} WHERE {owner} = :owner_id LIMIT :at_most)"
+    owner: delete(_log).where(
+        _log.c.seq.in_(
+            select(index.c.seq)
+            .where(index.c[owner] == bindparam("owner_id"))
+            .limit(bindparam("at_most"))
+        )
     )
-    for owner, name in _INDEX_NAMES.items()
+    for owner, index in _indexes.items()
 }
 
 
@@ -69,14 +85,10 @@ class SqliteLayout:
         # One step of one statement: the driver gives the interpreter's lock away at every step,
         # and has to wait for it again next to a busy event loop.
         size = size_for(len(rows))
-        values = ",".join(["(?,?,?,?,?,?)"] * size)
-        statement = f"INSERT INTO events ({','.join(_COLUMNS)}) VALUES {values}"  # noqa: S608
         # Repeated, a row is in conflict with itself: nothing is done and nothing counted.
         filled = chain(rows, repeat(rows[-1], size - len(rows)))
         parameters = tuple(chain.from_iterable(filled))
-        appended = await connection.exec_driver_sql(
-            f"{statement} ON CONFLICT (id) DO NOTHING", parameters
-        )
+        appended = await connection.exec_driver_sql(_append_sql(size), parameters)
         if ((await connection.execute(_TAIL)).scalar() or 0) > _LONGEST_TAIL:
             await _index_tail(connection)
         return appended.rowcount
@@ -114,6 +126,16 @@ class SqliteLayout:
         await _index_tail(connection)
         parameters = {"owner_id": owner_id, "at_most": at_most}
         return (await connection.execute(_DELETE[owner], parameters)).rowcount
+
+
+@lru_cache
+def _append_sql(rows: int) -> str:
+    values = ",".join(["(?,?,?,?,?,?)"] * rows)
+    columns = ",".join(_COLUMNS)
+    return (
+        f"INSERT INTO events ({columns}) VALUES {values}"  # noqa: S608 - names of columns, no value
+        " ON CONFLICT (id) DO NOTHING"
+    )
 
 
 async def _index_tail(connection: AsyncConnection) -> None:

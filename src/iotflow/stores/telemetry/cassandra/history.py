@@ -21,7 +21,7 @@ from iotflow.stores.telemetry.protocol import HistoryQuery, Order, Page, PageKey
 
 DAYS_A_READ = 512
 _MAX_DAYS_AT_ONCE = 8
-# To try so many days costs no more statements than to ask first which of them hold points.
+# Where there are points, to try so many days is a statement less than to ask first which hold any.
 _TRIED_DAYS = 2
 
 _BETWEEN = {
@@ -173,10 +173,10 @@ class Walk:
     async def _next_days(self) -> None:
         """Have the next days at hand that may hold points, if there are any."""
         first, last = self._unread_days
-        if self._days or not 0 <= last - first < _TRIED_DAYS:
+        if self._days or last - first >= _TRIED_DAYS:
             await self._ask_days()
             return
-        days = range(first, last + 1)
+        days = range(first, last + 1)  # none where all were read
         self._days.extend(reversed(days) if self._descending else days)
         self._unread_days = (0, -1)
 

@@ -147,9 +147,8 @@ def _add(submission: Submission, plain: list[object], others: list[object]) -> N
     written_us = submission.written_us
     for point in submission.points:
         if _is_plain(point):
-            plain += (
-                device_id, point.timestamp_ms, point.measurement, point.value, user_id, written_us,
-            )  # fmt: skip
+            at_ms, name, value = point.timestamp_ms, point.measurement, point.value
+            plain += (device_id, at_ms, name, value, user_id, written_us)
         else:
             _add_other(submission, point, others)
 
