@@ -346,6 +346,24 @@ class TestReplicas:
                 await store.close()
             await place.plain.rows(f"DROP KEYSPACE IF EXISTS {keyspace}")
 
+    @pytest.mark.parametrize("turn", range(8))
+    async def test_a_replica_that_comes_while_tables_are_made_waits_for_them(
+        self, place: Place, turn: int
+    ) -> None:
+        keyspace = f"{place.keyspace}_late{turn}"
+        stores = [Place(keyspace, place.plain).store() for _ in range(6)]
+
+        async def open_after(delay_s: float, store: CassandraTelemetryStore) -> None:
+            await asyncio.sleep(delay_s)
+            await store.open()
+
+        try:
+            await asyncio.gather(*(open_after(n * 0.05, store) for n, store in enumerate(stores)))
+        finally:
+            for store in stores:
+                await store.close()
+            await place.plain.rows(f"DROP KEYSPACE IF EXISTS {keyspace}")
+
     async def test_a_lock_that_was_left_behind_is_waited_for_and_then_taken(
         self, place: Place
     ) -> None:

@@ -24,6 +24,9 @@ SLOW: tuple[type[Exception], ...] = (
     _errors.CassErrorServerReadTimeout,
 )
 
+SERVER_ERROR: type[Exception] = _errors.CassErrorServerServerError
+"""Something went wrong in a node that it did not foresee."""
+
 # What these say is the statement's fault or its parameters', not the cluster's.
 CALLERS_FAULT: tuple[type[Exception], ...] = (
     _errors.CassErrorServerInvalidQuery,

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from contextlib import suppress
 from importlib import resources
 from secrets import token_hex
 from typing import Any
@@ -13,7 +12,7 @@ import structlog
 from iotflow.errors import ConfigurationError, StoreUnavailableError
 from iotflow.stores.telemetry.cassandra.address import Address
 from iotflow.stores.telemetry.cassandra.driver import Driver
-from iotflow.stores.telemetry.cassandra.failures import CALLERS_FAULT
+from iotflow.stores.telemetry.cassandra.failures import CALLERS_FAULT, SERVER_ERROR
 
 _LOCK_S = 120
 _POLL_S = 0.25
@@ -76,9 +75,7 @@ class Migrations:
 
     async def _make_table(self) -> None:
         """The table that the others are counted in, and that holds the lock while they change."""
-        # Asked of the table itself: the node lists one in its schema before it can be read.
-        with suppress(*CALLERS_FAULT):
-            await self._applied()
+        if await self._can_be_read():
             return
         await self._driver.define(await self._create_keyspace())
         # Two nodes that make a table at the same time do not see each other. With an id that
@@ -86,6 +83,20 @@ class Migrations:
         table_id = uuid5(NAMESPACE_URL, f"cassandra:{self._address.keyspace}.iotflow_migrations")
         await self._rows(f"{_CREATE_TABLE} WITH id = {table_id}")
         await self._agree()
+
+    async def _can_be_read(self) -> bool:
+        """Whether there is a table, and it is whole."""
+        try:
+            await self._applied()
+        except CALLERS_FAULT:
+            return False
+        except StoreUnavailableError as error:
+            # A node lists a table in its schema a moment before it can open it, and fails on a
+            # statement that comes between. To make the table, too, waits for who is making it.
+            if isinstance(error.__cause__, SERVER_ERROR):
+                return False
+            raise
+        return True
 
     async def _create_keyspace(self) -> str:
         local_dc = self._address.local_dc
