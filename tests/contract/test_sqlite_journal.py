@@ -52,7 +52,8 @@ def clock() -> Clock:
 def connection(path: Path) -> Generator[sqlite3.Connection]:
     connections = connect(path, 1)
     yield connections.writer
-    for each in (connections.writer, connections.inline, *connections.readers):
+    writing = (connections.writer, connections.checkpointer)
+    for each in (*writing, connections.inline, *connections.readers):
         each.close()
 
 
@@ -121,19 +122,40 @@ class TestMerging:
         assert journal.holds(2)
         assert count(connection, "journal") == 1
 
-    def test_merging_keeps_pace_with_what_was_collected_last(
+    def test_merging_goes_twice_as_fast_as_collecting(
         self, journal: Journal, connection: sqlite3.Connection
     ) -> None:
-        pageful = submission(99, *[1.5] * 64, device_id=2)
-        journal.append([submission(mark) for mark in range(1, 11)])
-        journal.append([*[submission(mark) for mark in range(11, 17)], pageful])
-        journal.keep_pace(2)
-        assert count(connection, "points") == 64 + 6
-        journal.keep_pace(2)
-        assert count(connection, "points") == 64 + 6 + 2
-        journal.append([submission(100, *[1.5] * 64, device_id=2)])
-        journal.keep_pace(2)
-        assert count(connection, "points") == 2 * 64 + 6 + 2 + 2
+        journal.append([submission(mark, *[1.5] * 50) for mark in range(1, 21)])
+        journal.merge_chunk(1)
+        merged = count(connection, "points")
+        for mark in range(21, 41):
+            journal.append([submission(mark, *[1.5] * 8, device_id=2)])
+            journal.keep_pace()
+        # Chunks of 128 points or more, which end with the submission that makes them full.
+        assert merged + 2 * 20 * 8 - 128 <= count(connection, "points") <= merged + 2 * 20 * 8 + 150
+        assert journal.holds(1)
+
+    def test_merging_goes_on_whatever_else_the_writer_does(self, journal: Journal) -> None:
+        journal.append([submission(mark, *[1.5] * 10) for mark in range(1, 21)])
+        journal.merge_chunk(1)
+        for _ in range(100):
+            journal.keep_pace()
+        assert not journal.holds(1)
+
+    def test_a_long_journal_goes_piece_by_piece(
+        self, journal: Journal, connection: sqlite3.Connection
+    ) -> None:
+        for mark in range(1, 251):
+            journal.append([submission(mark)])
+        journal.merge_chunk(1_000)
+        journal.append([submission(251, device_id=2)])
+        left = [count(connection, "journal")]
+        while left[-1] > 1:
+            journal.merge_chunk(1_000)
+            left.append(count(connection, "journal"))
+        assert left == [151, 51, 1]
+        assert not journal.holds(1)
+        assert journal.holds(2)
 
     def test_one_device_can_be_merged_alone(
         self, journal: Journal, connection: sqlite3.Connection

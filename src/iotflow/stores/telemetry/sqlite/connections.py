@@ -9,6 +9,8 @@ from iotflow.errors import StoreUnavailableError
 
 _BUSY_TIMEOUT_MS = 5_000
 _WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+# Long before that it is copied beside the writer (checkpoints.py).
+_WAL_LONGEST_PAGES = 8_000
 
 # What these say is the statement's fault or its parameters', not the file's.
 _CALLERS_FAULT = (
@@ -20,9 +22,11 @@ _CALLERS_FAULT = (
 
 
 class Connections(NamedTuple):
-    """One that writes, one that reads on the event loop, some that read in threads."""
+    """One that writes, one that copies what it wrote into the file, one that reads on the event
+    loop, some that read in threads."""
 
     writer: sqlite3.Connection
+    checkpointer: sqlite3.Connection
     inline: sqlite3.Connection
     readers: list[sqlite3.Connection]
 
@@ -31,13 +35,14 @@ def connect(path: Path, readers: int) -> Connections:
     """Open all connections or, with an error, none. Threads may take turns with each."""
     with ExitStack() as stack:
         writer = stack.enter_context(closing(_connect_writer(path)))
+        checkpointer = stack.enter_context(closing(_connect(path)))
         inline = stack.enter_context(closing(_connect_reader(path, 0)))
         pool = [
             stack.enter_context(closing(_connect_reader(path, _BUSY_TIMEOUT_MS)))
             for _ in range(readers)
         ]
         stack.pop_all()
-    return Connections(writer, inline, pool)
+    return Connections(writer, checkpointer, inline, pool)
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
@@ -47,6 +52,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
         "journal_mode=WAL",
         "synchronous=FULL",
         f"journal_size_limit={_WAL_SIZE_LIMIT_BYTES}",
+        f"wal_autocheckpoint={_WAL_LONGEST_PAGES}",
         "cache_size=-8000",
     )
 

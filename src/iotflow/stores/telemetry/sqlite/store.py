@@ -24,6 +24,7 @@ from iotflow.stores.telemetry.protocol import (
     SlotQuery,
 )
 from iotflow.stores.telemetry.sqlite import aggregates, history, submissions
+from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
 from iotflow.stores.telemetry.sqlite.connections import connect, translated
 from iotflow.stores.telemetry.sqlite.deletes import ALL_TIME, EVERY_WRITE_US, RangeDelete
 from iotflow.stores.telemetry.sqlite.journal import Journal
@@ -75,7 +76,12 @@ class SqliteTelemetryStore:
         except sqlite3.Error as error:
             raise translated(error) from error
         self._opened = (
-            Writer(connections.writer, journal, self._max_queued_points),
+            Writer(
+                connections.writer,
+                journal,
+                Checkpointer(connections.checkpointer, connections.writer),
+                self._max_queued_points,
+            ),
             Readers(connections.inline, connections.readers, self._max_waiting_reads),
         )
 

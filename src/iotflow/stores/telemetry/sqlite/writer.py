@@ -17,6 +17,7 @@ import structlog
 
 from iotflow.domain.points import Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
+from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
 from iotflow.stores.telemetry.sqlite.connections import is_busy, translated
 from iotflow.stores.telemetry.sqlite.deletes import RangeDelete
 from iotflow.stores.telemetry.sqlite.journal import Journal
@@ -27,7 +28,11 @@ _MAX_DELETES = 64
 _MAX_MERGES = 1024
 # About 2 ms of the writer's time, in which nobody is answered.
 _CHUNK_POINTS = 512
+# So long with nothing to do, and nobody is held up by a chunk.
+_IDLE_S = 0.005
 _MERGE_AGAIN_S = 1.0
+# About what a chunk of a delete touches.
+_DELETE_PAGES = 200
 
 T = TypeVar("T")
 
@@ -68,7 +73,11 @@ class Writer:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, journal: Journal, max_queued_points: int
+        self,
+        connection: sqlite3.Connection,
+        journal: Journal,
+        checkpointer: Checkpointer,
+        max_queued_points: int,
     ) -> None:
         self.queued_points = 0
         self.queued_deletes = 0
@@ -77,6 +86,7 @@ class Writer:
         self.submissions_committed = 0
         self._connection = connection
         self._journal = journal
+        self._checkpointer = checkpointer
         self._merge_from_s = 0.0
         self._max_queued_points = max_queued_points
         self._loop = asyncio.get_running_loop()
@@ -152,6 +162,7 @@ class Writer:
             self._connection.interrupt()
             await self._ended
         self._thread.join()
+        await asyncio.to_thread(self._checkpointer.close)
         self._connection.close()
 
     def _hand_over(self, job: _Job | None) -> None:
@@ -186,7 +197,9 @@ class Writer:
         if outcomes:
             self._tell_loop(self._settle, outcomes)
         if self._seconds_until_merge() == 0.0:
-            self._merge_quietly(lambda: self._journal.keep_pace(_CHUNK_POINTS))
+            self._merge_quietly(self._journal.keep_pace if turn else self._merge_chunk)
+        self._checkpointer.wrote(self._journal.take_pages())
+        self._checkpointer.take_turn()
 
     def _next_turn(self) -> Sequence[_Job]:
         """Submissions that become one transaction, or one other job, or nothing."""
@@ -210,7 +223,7 @@ class Writer:
         """Everything that was handed over; waits where there is nothing to do."""
         with suppress(Empty):
             if not self._jobs:
-                self._jobs += self._queue.get(timeout=self._seconds_until_merge())
+                self._jobs += self._queue.get(timeout=self._seconds_to_wait())
         self._take_waiting_jobs()
 
     def _take_waiting_jobs(self) -> None:
@@ -240,6 +253,7 @@ class Writer:
         if not delete.has_begun:
             # Or what it deletes would come back out of the journal.
             self._journal.merge_all(_CHUNK_POINTS)
+        self._checkpointer.wrote(_DELETE_PAGES)
         return delete.take_chunk(self._connection)
 
     def _commit(self, group: Sequence[_Write]) -> list[_Outcome]:
@@ -259,6 +273,13 @@ class Writer:
     def _seconds_until_merge(self) -> float | None:
         due_s = self._journal.seconds_until_due()
         return None if due_s is None else max(due_s, self._merge_from_s - monotonic(), 0.0)
+
+    def _seconds_to_wait(self) -> float | None:
+        until_s = self._seconds_until_merge()
+        return None if until_s is None else max(until_s, _IDLE_S)
+
+    def _merge_chunk(self) -> None:
+        self._journal.merge_chunk(_CHUNK_POINTS)
 
     def _merge_rest(self) -> None:
         self._journal.merge_all(_CHUNK_POINTS, lambda: not self._abandoned)
