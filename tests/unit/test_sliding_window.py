@@ -1,25 +1,28 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotflow.limits.window import SlidingWindow, SlidingWindows
+from iotflow.limits.window import SlidingCounts
 
 
-def count(window: SlidingWindow, limit: int, now_s: float) -> bool:
-    elapsed_s = window.turn(now_s)
-    if window.used(elapsed_s) + 1 > limit:
+def count(counts: SlidingCounts, limit: int, now_s: float, subject: str = "it") -> bool:
+    if counts.used(subject, now_s) + 1 > limit:
         return False
-    window.current += 1
+    counts.count(subject, 1)
     return True
+
+
+def counts_of(capacity: int = 1_000) -> SlidingCounts:
+    return SlidingCounts(10, capacity)
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=100), st.integers(1, 20))
 def test_never_more_than_one_and_a_half_times_the_limit_in_a_window(
     gaps: list[float], limit: int
 ) -> None:
-    window, now_s, accepted = SlidingWindow(10), 1000.0, list[float]()
+    counts, now_s, accepted = counts_of(), 1000.0, list[float]()
     for gap in gaps:
         now_s += gap
-        if count(window, limit, now_s):
+        if count(counts, limit, now_s):
             accepted.append(now_s)
     for moment in accepted:
         in_window = sum(moment - 10 < each <= moment for each in accepted)
@@ -28,52 +31,79 @@ def test_never_more_than_one_and_a_half_times_the_limit_in_a_window(
 
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(0, 40), st.floats(0, 9.99))
 def test_retry_after_is_true(limit: int, previous: int, current: int, elapsed_s: float) -> None:
-    window = SlidingWindow(10, bucket=100, previous=previous, current=current)
-    if window.used(elapsed_s) + 1 <= limit:
+    counts = counts_of()
+    now_s = 1000 + elapsed_s
+    assert counts.used("it", 990.0) == 0
+    counts.count("it", previous)
+    assert counts.used("it", 1000.0) == previous
+    counts.count("it", current)
+    if counts.used("it", now_s) + 1 <= limit:
         return
-    wait_s = window.retry_after_s(limit, 1, elapsed_s)
-    assert count(window, limit, 1000 + elapsed_s + wait_s + 1e-6)
+    wait_s = counts.retry_after_s("it", limit, 1, now_s)
+    assert count(counts, limit, now_s + wait_s + 1e-6)
+
+
+def test_the_bucket_before_weighs_as_far_as_the_window_covers_it() -> None:
+    counts = counts_of()
+    assert counts.used("it", 1000.0) == 0
+    counts.count("it", 8)
+    assert counts.used("it", 1012.5) == 8 * 0.75
+    counts.count("it", 1)
+    assert counts.used("it", 1012.5) == 1 + 8 * 0.75
+    assert counts.of("it") == (1, 8)
+    assert counts.of("other") == (0, 0)
+    assert counts.rest_s(1012.5) == 7.5
+
+
+def test_subjects_count_for_themselves() -> None:
+    counts = counts_of()
+    assert all(count(counts, 3, 1000.0, subject) for subject in ("a", "b", "a", "b", "a"))
+    assert not count(counts, 3, 1000.0, "a")
+    assert count(counts, 3, 1000.0, "b")
 
 
 def test_a_pause_of_two_windows_forgets_everything() -> None:
-    window = SlidingWindow(10)
+    counts = counts_of()
     for _ in range(5):
-        assert count(window, 5, 1000.0)
-    assert not count(window, 5, 1000.0)
-    assert count(window, 5, 1020.0)
-    assert window.previous == 0
+        assert count(counts, 5, 1000.0)
+    assert not count(counts, 5, 1000.0)
+    assert count(counts, 5, 1020.0)
+    assert counts.of("it") == (1, 0)
 
 
-def used_once(windows: SlidingWindows, subject: str, now_s: float) -> None:
-    window = windows.get(subject) or windows.begin(subject, 10, now_s)
-    assert count(window, 5, now_s)
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    counts = counts_of()
+    assert count(counts, 1, 1000.0)
+    assert count(counts, 1, 980.0)
+    assert not count(counts, 1, 980.0)
 
 
 def test_what_is_spent_does_not_pile_up() -> None:
-    windows = SlidingWindows(1_000)
+    counts = counts_of()
     for number in range(100):
-        used_once(windows, str(number), 1_000.0)
-    used_once(windows, "next", 1_019.9)
-    assert len(windows) == 101, "the bucket before still weighs"
-    for number in range(60):
-        used_once(windows, f"later{number}", 1_020.0)
-    assert len(windows) == 61
-    assert windows.get("next") is not None
-    assert windows.evictions == 0
+        assert count(counts, 5, 1_000.0, str(number))
+    assert count(counts, 5, 1_019.9, "next")
+    assert len(counts) == 101, "the bucket before still weighs"
+    assert count(counts, 5, 1_020.0, "later")
+    assert len(counts) == 2
 
 
-def test_one_in_use_is_not_the_next_to_go() -> None:
-    windows = SlidingWindows(1_000)
-    for number in range(50):
-        used_once(windows, "old", 1_000.0 + number * 3)
-        used_once(windows, str(number), 1_000.0 + number * 3)
-    assert windows.get("old") is not None
-
-
-def test_full_one_goes_and_is_counted() -> None:
-    windows = SlidingWindows(3)
+def test_full_the_newest_makes_room_and_is_counted() -> None:
+    counts = counts_of(capacity=3)
     for number in range(5):
-        used_once(windows, str(number), 1_000.0)
-    assert len(windows) == 3
-    assert windows.get("4") is not None
-    assert windows.evictions == 2
+        assert count(counts, 1, 1_000.0, str(number))
+    assert len(counts) == 3
+    assert counts.evictions == 2
+    assert not count(counts, 1, 1_000.0, "0"), "who was counted first stays limited"
+    assert count(counts, 1, 1_000.0, "3")
+
+
+def test_what_others_counted_is_learned_of_those_that_are_counted_here() -> None:
+    counts = counts_of()
+    assert count(counts, 9, 1_000.0)
+    counts.learn("it", 5, 7)
+    assert counts.of("it") == (5, 7)
+    counts.learn("it", 4, 6)
+    assert counts.of("it") == (5, 7)
+    counts.learn("other", 5, 7)
+    assert counts.of("other") == (0, 0)

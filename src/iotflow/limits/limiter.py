@@ -15,15 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from iotflow.domain.limits import RatePolicy
 from iotflow.errors import RateLimitedError, StoreUnavailableError
-from iotflow.limits.standing import NamedPolicy, current_standings
+from iotflow.limits.standing import CountedPolicy, current_standings
 from iotflow.limits.throttle import Throttle, ThrottledError
-from iotflow.limits.window import SlidingWindow, SlidingWindows
 from iotflow.observability.metrics import labelled
 from iotflow.settings import RateLimitSettings
 from iotflow.stores.cache.protocol import CacheStore, Hit, WindowCount
 
 PolicyName = Literal["register", "login", "ingest", "points", "read", "write"]
-_CAPACITY = 200_000
 _THROTTLE_CAPACITY = 10_000
 
 
@@ -45,11 +43,12 @@ class RateLimiter:
             "read": settings.read,
             "write": settings.write,
         }
-        self._policies = {name: NamedPolicy(name, rate) for name, rate in rates.items()}
+        self._policies: dict[str, CountedPolicy] = {
+            name: CountedPolicy(name, rate) for name, rate in rates.items()
+        }
         self._of_devices = _device_policies(settings)
-        self._throttles: OrderedDict[str, Throttle] = OrderedDict()
+        self._throttles: OrderedDict[tuple[str, str], Throttle] = OrderedDict()
         self.throttled: dict[str, int] = {}
-        self._windows = SlidingWindows(_CAPACITY)
         self._shared = cache.shares_counts
         self.refused: dict[str, int] = {}
 
@@ -81,56 +80,62 @@ class RateLimiter:
         if not self.enabled:
             return []
         now_s = self._now()
-        counted: list[tuple[NamedPolicy, SlidingWindow, int]] = []
+        counted: list[tuple[CountedPolicy, int]] = []
         hits: list[Hit] = []
         for name, wanted in costs:
-            key = f"{name}:{subject}"
-            policy = self._of_devices.get(key) or self._policies[name]
+            policy = self._policy(name, subject)
             cost = min(wanted, policy.limit)
-            window = self._fitting_window(key, policy, cost, now_s)
-            counted.append((policy, window, cost))
+            self._check_fits(policy, subject, cost, now_s)
+            counted.append((policy, cost))
             if self._shared:
-                hits.append(Hit(key, policy.window_s, cost))
+                hits.append(Hit(f"{name}:{subject}", policy.window_s, cost))
         standings = current_standings.get()
-        for policy, window, cost in counted:
-            window.current += cost
+        for policy, cost in counted:
+            policy.counts.count(subject, cost)
             if standings is not None:
-                standings.note(policy, window)
+                standings.note(policy, subject)
         return hits
 
-    def _fitting_window(
-        self, key: str, policy: NamedPolicy, cost: int, now_s: float
-    ) -> SlidingWindow:
-        if self._throttles and key in self._throttles:
-            self._refuse_throttled(self._throttles[key], policy, now_s)
-        window = self._windows.get(key)
-        if window is None:
-            window = self._windows.begin(key, policy.window_s, now_s)
-        elapsed_s = window.turn(now_s)
-        if window.used(elapsed_s) + cost > policy.limit:
-            self._note_refusal(policy)
-            retry_after_s = window.retry_after_s(policy.limit, cost, elapsed_s)
-            self._throttle(key, policy, now_s, retry_after_s)
-            raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
-        return window
+    def _policy(self, name: str, subject: str) -> CountedPolicy:
+        if self._of_devices:
+            own = self._of_devices.get((name, subject))
+            if own is not None:
+                return own
+        return self._policies[name]
 
-    def _note_refusal(self, policy: NamedPolicy) -> None:
+    def _check_fits(self, policy: CountedPolicy, subject: str, cost: int, now_s: float) -> None:
+        if self._throttles:
+            self._refuse_throttled(policy, subject, now_s)
+        counts = policy.counts
+        if counts.used(subject, now_s) + cost > policy.limit:
+            self._note_refusal(policy)
+            retry_after_s = counts.retry_after_s(subject, policy.limit, cost, now_s)
+            self._throttle(policy, subject, now_s, retry_after_s)
+            raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
+
+    def _note_refusal(self, policy: CountedPolicy) -> None:
         self.refused[policy.name] = self.refused.get(policy.name, 0) + 1
 
-    def _refuse_throttled(self, throttle: Throttle, policy: NamedPolicy, now_s: float) -> None:
+    def _refuse_throttled(self, policy: CountedPolicy, subject: str, now_s: float) -> None:
+        throttle = self._throttles.get((policy.name, subject))
+        if throttle is None:
+            return
         left_s = math.ceil(throttle.shut_for_s(now_s))
         if left_s:
             self._note_refusal(policy)
             raise ThrottledError(policy.name, policy.limit, policy.window_s, left_s)
 
-    def _throttle(self, key: str, policy: NamedPolicy, now_s: float, retry_after_s: int) -> None:
+    def _throttle(
+        self, policy: CountedPolicy, subject: str, now_s: float, retry_after_s: int
+    ) -> None:
         """Let a device that does not wait as it is told wait longer.
 
         Raises:
             ThrottledError: from now on.
         """
-        if ":device:" not in key:
+        if not subject.startswith("device:"):
             return
+        key = (policy.name, subject)
         throttle = self._throttles.get(key)
         if throttle is None:
             throttle = self._throttles[key] = Throttle(policy.window_s)
@@ -144,10 +149,8 @@ class RateLimiter:
     def settle(self, hits: Sequence[Hit], counts: Sequence[WindowCount]) -> None:
         """Learn what all processes together have counted."""
         for hit, count in zip(hits, counts, strict=False):
-            window = self._windows.get(hit.subject)
-            if window is not None:
-                window.current = max(window.current, count.current)
-                window.previous = max(window.previous, count.previous)
+            name, _, subject = hit.subject.partition(":")
+            self._policy(name, subject).counts.learn(subject, count.current, count.previous)
 
     async def check_failures(self, account: str) -> None:
         """Refuse another sign-in attempt where too many have failed.
@@ -198,20 +201,23 @@ class RateLimiter:
             "policy",
             throttled,
         )
+        counts = [
+            policy.counts for policy in (*self._policies.values(), *self._of_devices.values())
+        ]
         yield GaugeMetricFamily(
-            "iotflow_rate_limit_windows", "Subjects with a running count", len(self._windows)
+            "iotflow_rate_limit_windows", "Running counts of subjects", sum(map(len, counts))
         )
         yield CounterMetricFamily(
             "iotflow_rate_limit_evictions",
             "Counts of limits that were forgotten early, for want of room",
-            self._windows.evictions,
+            sum(each.evictions for each in counts),
         )
 
 
-def _device_policies(settings: RateLimitSettings) -> dict[str, NamedPolicy]:
-    """What single devices have instead of the general limits, by the subject that is counted."""
+def _device_policies(settings: RateLimitSettings) -> dict[tuple[str, str], CountedPolicy]:
+    """What single devices have instead of the general limits, by policy and subject."""
     return {
-        f"{name}:device:{device_id}": NamedPolicy(name, rate)
+        (name, f"device:{device_id}"): CountedPolicy(name, rate)
         for device_id, limits in settings.devices.items()
         for name, rate in (("ingest", limits.ingest), ("points", limits.points))
         if rate is not None

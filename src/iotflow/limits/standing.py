@@ -9,21 +9,24 @@ import math
 from contextvars import ContextVar
 
 from iotflow.domain.limits import RatePolicy
-from iotflow.limits.window import SlidingWindow
+from iotflow.limits.window import SlidingCounts
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class NamedPolicy:
-    """A policy with its header, written once."""
+_SUBJECTS = 200_000
 
-    __slots__ = ("header", "limit", "name", "rate", "remaining", "window_s")
+
+class CountedPolicy:
+    """A policy, what its subjects have counted here, and its header, written once."""
+
+    __slots__ = ("counts", "header", "limit", "name", "remaining", "window_s")
 
     def __init__(self, name: str, rate: RatePolicy) -> None:
         self.name = name
-        self.rate = rate
         self.limit = rate.limit
         self.window_s = rate.window_s
+        self.counts = SlidingCounts(rate.window_s, _SUBJECTS)
         self.header = (
             b"ratelimit-policy",
             f'"{name}";q={rate.limit};w={rate.window_s}'.encode("ascii"),
@@ -42,26 +45,24 @@ class Standings:
     __slots__ = ("_counted",)
 
     def __init__(self) -> None:
-        self._counted: list[tuple[NamedPolicy, SlidingWindow]] = []
+        self._counted: list[tuple[CountedPolicy, str]] = []
 
-    def note(self, policy: NamedPolicy, window: SlidingWindow) -> None:
-        self._counted.append((policy, window))
+    def note(self, policy: CountedPolicy, subject: str) -> None:
+        self._counted.append((policy, subject))
 
     def headers(self, now_s: float) -> Headers:
         """Of the policy nearest to its limit; none where nothing was counted."""
-        nearest: NamedPolicy | None = None
-        least, left, resets_in_s = 2.0, 0.0, 0.0
-        for policy, window in self._counted:
-            window_s = policy.window_s
-            # Written out: this runs for every answer. The window was turned a moment ago.
-            rest_s = max(0.0, (window.bucket + 1) * window_s - now_s)
-            unused = policy.limit - window.current - window.previous * rest_s / window_s
+        nearest: CountedPolicy | None = None
+        least, left = 2.0, 0.0
+        for policy, subject in self._counted:
+            unused = policy.limit - policy.counts.used(subject, now_s)
             share = unused / policy.limit
             if share < least:
-                nearest, least, left, resets_in_s = policy, share, unused, rest_s
+                nearest, least, left = policy, share, unused
         if nearest is None:
             return ()
-        told = nearest.remaining % (max(0, int(left)), math.ceil(resets_in_s) or 1)
+        resets_in_s = math.ceil(nearest.counts.rest_s(now_s)) or 1
+        told = nearest.remaining % (max(0, int(left)), resets_in_s)
         return (nearest.header, (b"ratelimit", told))
 
 

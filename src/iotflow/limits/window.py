@@ -1,78 +1,98 @@
-"""Two-bucket sliding windows: the arithmetic of one, and those of all subjects."""
+"""Two-bucket sliding windows: what the subjects of one policy have used lately."""
 
 import math
-from collections import OrderedDict
-from dataclasses import dataclass
 
-_SWEPT_PER_NEW = 2
+_FREED_PER_COUNT = 4
 
 
-@dataclass(slots=True)
-class SlidingWindow:
-    """Units counted in the running bucket and the one before it.
+class SlidingCounts:
+    """Units that subjects counted in the running bucket and in the one before it.
 
-    The estimate of what was used in the last `window_s` seconds is the running bucket
-    plus the share of the previous one that the window still covers.
+    The estimate of what a subject used in the last `window_s` seconds is its running bucket plus
+    the share of the previous one that the window still covers. Buckets begin at multiples of
+    `window_s` of the wall clock, for all subjects (and all processes) at once. So a count costs
+    its subject a place in a dictionary, and what is spent goes without being looked for.
+
+    At most `capacity` subjects have a count in a bucket. Full, the one that came last makes room,
+    and `evictions` counts it: those that are counted for longer stay limited.
     """
 
-    window_s: int
-    bucket: int = 0
-    previous: int = 0
-    current: int = 0
+    def __init__(self, window_s: int, capacity: int) -> None:
+        self.window_s = window_s
+        self.evictions = 0
+        self._capacity = capacity
+        self._begins_s = 0
+        self._current: dict[str, int] = {}
+        self._previous: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
 
-    def turn(self, now_s: float) -> float:
-        """Move on to the bucket of `now_s`; returns the seconds since it began."""
+    def __len__(self) -> int:
+        """Counts that weigh."""
+        return len(self._current) + len(self._previous)
+
+    def used(self, subject: str, now_s: float) -> float:
+        """What a subject has used of the window that ends at `now_s`, epoch seconds."""
+        # Written out, without a call in between: this runs twice a policy for every request.
+        elapsed_s = now_s - self._begins_s
+        if not 0 <= elapsed_s < self.window_s:
+            elapsed_s = self._turn(now_s)
+        used: float = self._current.get(subject, 0)
+        if subject in self._previous:
+            used += self._previous[subject] * (1 - elapsed_s / self.window_s)
+        return used
+
+    def _turn(self, now_s: float) -> float:
         bucket = int(now_s // self.window_s)
-        if bucket != self.bucket:
-            self.previous = self.current if bucket == self.bucket + 1 else 0
-            self.current = 0
-            self.bucket = bucket
-        return now_s - bucket * self.window_s
+        is_next = bucket * self.window_s == self._begins_s + self.window_s
+        # Let go of little by little: a hundred thousand at once hold everybody up.
+        self._gone = self._previous if is_next else self._previous | self._current
+        self._previous, self._current = (self._current if is_next else {}), {}
+        self._begins_s = bucket * self.window_s
+        return now_s - self._begins_s
 
-    def used(self, elapsed_s: float) -> float:
-        return self.previous * (1 - elapsed_s / self.window_s) + self.current
+    def of(self, subject: str) -> tuple[int, int]:
+        """What a subject has counted in the running bucket, and in the one before."""
+        return self._current.get(subject, 0), self._previous.get(subject, 0)
 
-    def retry_after_s(self, limit: int, cost: int, elapsed_s: float) -> int:
+    def rest_s(self, now_s: float) -> float:
+        """Seconds until the running bucket ends."""
+        return max(0.0, self._begins_s + self.window_s - now_s)
+
+    def count(self, subject: str, cost: int) -> None:
+        """Count units in the running bucket."""
+        current = self._current
+        if subject in current:
+            current[subject] += cost
+        else:
+            if len(current) >= self._capacity:
+                current.popitem()
+                self.evictions += 1
+            current[subject] = cost
+        if self._gone:
+            self._free()
+
+    def learn(self, subject: str, current: int, previous: int) -> None:
+        """Raise a subject's counts to those that others know of, where it has any here."""
+        if self._current.get(subject, current) < current:
+            self._current[subject] = current
+        if previous > self._previous.get(subject, 0) and subject in self._current:
+            self._previous[subject] = previous
+
+    def retry_after_s(self, subject: str, limit: int, cost: int, now_s: float) -> int:
         """Whole seconds until `cost` more would fit, if nothing else comes meanwhile."""
-        room = limit - self.current - cost
-        if room >= 0 and self.previous:
-            wait = (1 - room / self.previous) * self.window_s - elapsed_s
+        current, previous = self.of(subject)
+        elapsed_s = now_s - self._begins_s
+        room = limit - current - cost
+        if room >= 0 and previous:
+            wait = (1 - room / previous) * self.window_s - elapsed_s
         else:
             # Only the next bucket helps, where today's current weighs as previous.
-            share = max(0.0, 1 - max(0, limit - cost) / max(1, self.current))
+            share = max(0.0, 1 - max(0, limit - cost) / max(1, current))
             wait = self.window_s - elapsed_s + share * self.window_s
         return max(1, math.ceil(wait))
 
-    def is_spent(self, now_s: float) -> bool:
-        """Whether what was counted weighs nothing any more."""
-        return now_s >= (self.bucket + 2) * self.window_s
-
-
-class SlidingWindows:
-    """The windows of at most `capacity` subjects.
-
-    Each new subject pushes out what is spent of the two that were looked at longest ago. Full,
-    the one that is next in line goes, and `evictions` counts it.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
-        self.evictions = 0
-        self.get = self._windows.get
-        """The subject's window, or None. Without a call in between: every request asks."""
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def begin(self, subject: str, window_s: int, now_s: float) -> SlidingWindow:
-        """An empty window for a subject that has none."""
-        for _ in range(min(_SWEPT_PER_NEW, len(self._windows))):
-            other, window = self._windows.popitem(last=False)
-            if not window.is_spent(now_s):
-                self._windows[other] = window
-        if len(self._windows) >= self._capacity:
-            self._windows.popitem(last=False)
-            self.evictions += 1
-        window = self._windows[subject] = SlidingWindow(window_s)
-        return window
+    def _free(self) -> None:
+        for _ in range(min(_FREED_PER_COUNT, len(self._gone))):
+            self._gone.popitem()
+        if not self._gone:
+            self._gone = {}

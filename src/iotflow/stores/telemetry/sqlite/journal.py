@@ -34,8 +34,10 @@ _PAGE_BYTES = 4096
 # The page with the counters, the one with the newest row, and one for what is split now and then.
 _TRANSACTION_PAGES = 3
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Submission]).decode
+# A submission waits as the bytes that the journal's row has of it: a third of its objects' size.
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Submission).decode
+_unpack_row = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 _APPEND = "INSERT INTO journal (submissions) VALUES (?)"
 _FORGET = "DELETE FROM journal WHERE seq <= ?"
@@ -47,31 +49,37 @@ class _Generation:
     """Submissions by device, and the rows of the journal that hold them, first to last."""
 
     def __init__(self) -> None:
-        self.by_device: dict[int, list[Submission]] = {}
+        self.by_device: dict[int, list[bytes]] = {}
         self.points = 0
         self.first_seq = 0
         self.last_seq = 0
         self.begun_s = 0.0
 
-    def add(self, submissions: Iterable[Submission], seq: int) -> None:
-        by_device = self.by_device
-        for submission in submissions:
-            self.points += len(submission.points)
-            held = by_device.get(submission.device_id)
-            if held is None:
-                by_device[submission.device_id] = [submission]
-            else:
-                held.append(submission)
+    def add(self, submission: Submission, packed: bytes) -> None:
+        self.points += len(submission.points)
+        held = self.by_device.get(submission.device_id)
+        if held is None:
+            self.by_device[submission.device_id] = [packed]
+        else:
+            held.append(packed)
+
+    def note_row(self, seq: int) -> None:
         self.first_seq = self.first_seq or seq
         self.last_seq = seq
+
+    def in_order_of_key(self) -> None:
+        """Have `take` give out devices that share a page together."""
+        by_device = self.by_device
+        self.by_device = {device_id: by_device[device_id] for device_id in sorted(by_device)}
 
     def take(self, device_ids: Iterable[int], points: int) -> list[Submission]:
         """Submissions of these devices, up to the one with which they have so many points."""
         taken: list[Submission] = []
         for device_id in device_ids:
-            for submission in self.by_device[device_id]:
+            for packed in self.by_device[device_id]:
                 if points <= 0:
                     return taken
+                submission = _unpack(packed)
                 taken.append(submission)
                 points -= len(submission.points)
         return taken
@@ -109,8 +117,10 @@ class Journal:
         self._fresh_points = 0
         self._owed_points = 0
         self._pages = 0
-        for seq, submissions in connection.execute("SELECT * FROM journal ORDER BY seq"):
-            self._merging.add(_decode(submissions), seq)
+        for seq, row in connection.execute("SELECT * FROM journal ORDER BY seq"):
+            for packed in map(bytes, _unpack_row(row)):
+                self._merging.add(_unpack(packed), packed)
+            self._merging.note_row(seq)
 
     def holds(self, device_id: int) -> bool:
         """Whether points of a device are durable, but not in their table yet."""
@@ -150,28 +160,33 @@ class Journal:
         """Make submissions durable, all or none."""
         self._fresh_points = 0
         few = [each for each in submissions if len(each.points) < _PAGE_POINTS]
+        packed = [_pack(submission) for submission in few]
         if len(few) == len(submissions):
             # A transaction by itself: BEGIN and COMMIT would each wait for the interpreter's lock.
-            self._collect(few, self._insert(few))
+            self._collect(few, packed, self._insert(packed))
             return
         with self._transaction():
             many = [each for each in submissions if len(each.points) >= _PAGE_POINTS]
             self._put_in_place(many)
-            seq = self._insert(few) if few else 0
+            seq = self._insert(packed) if packed else 0
         if few:
-            self._collect(few, seq)
+            self._collect(few, packed, seq)
 
-    def _insert(self, submissions: Sequence[Submission]) -> int:
-        blob = _encode(submissions)
-        self._pages += _TRANSACTION_PAGES + len(blob) // _PAGE_BYTES
-        return self._connection.execute(_APPEND, (blob,)).lastrowid or 0
+    def _insert(self, packed: Sequence[bytes]) -> int:
+        row = _pack([msgspec.Raw(submission) for submission in packed])
+        self._pages += _TRANSACTION_PAGES + len(row) // _PAGE_BYTES
+        return self._connection.execute(_APPEND, (row,)).lastrowid or 0
 
-    def _collect(self, submissions: Sequence[Submission], seq: int) -> None:
+    def _collect(
+        self, submissions: Sequence[Submission], packed: Sequence[bytes], seq: int
+    ) -> None:
         collecting = self._collecting
         if not collecting.last_seq:
             collecting.begun_s = self._monotonic()
         before = collecting.points
-        collecting.add(submissions, seq)
+        for submission, its_bytes in zip(submissions, packed, strict=True):
+            collecting.add(submission, its_bytes)
+        collecting.note_row(seq)
         self._fresh_points = collecting.points - before
 
     def keep_pace(self) -> None:
@@ -198,8 +213,7 @@ class Journal:
         self._owed_points = 0
         if not self._merging.last_seq:
             self._merging, self._collecting = self._collecting, _Generation()
-            # In the order of their key: devices that share a page are written together.
-            self._merging.by_device = dict(sorted(self._merging.by_device.items()))
+            self._merging.in_order_of_key()
         merging = self._merging
         self._merge(merging, merging.take(merging.by_device, points))
         if not merging.by_device:
