@@ -71,7 +71,15 @@ def test_a_pause_of_two_windows_forgets_everything() -> None:
     assert counts.of("it") == (1, 0)
 
 
-def test_a_clock_that_is_set_back_begins_anew() -> None:
+def test_a_clock_that_is_set_back_by_less_than_a_window_forgets_nothing() -> None:
+    counts = counts_of()
+    assert count(counts, 1, 1000.0)
+    assert not count(counts, 1, 995.0)
+    assert not count(counts, 1, 1001.0)
+    assert counts.of("it") == (1, 0)
+
+
+def test_a_clock_that_is_set_back_by_more_begins_anew() -> None:
     counts = counts_of()
     assert count(counts, 1, 1000.0)
     assert count(counts, 1, 980.0)

@@ -42,13 +42,15 @@ class SlidingCounts:
         return used
 
     def _turn(self, now_s: float) -> float:
-        bucket = int(now_s // self.window_s)
-        is_next = bucket * self.window_s == self._begins_s + self.window_s
+        begins_s = int(now_s // self.window_s) * self.window_s
+        if begins_s == self._begins_s - self.window_s:
+            return 0.0  # a clock that was set back a little: nobody's counts end with that
+        is_next = begins_s == self._begins_s + self.window_s
         # Let go of little by little: a hundred thousand at once hold everybody up.
-        self._gone = self._previous if is_next else self._previous | self._current
+        self._gone = self._previous if is_next else self._current
         self._previous, self._current = (self._current if is_next else {}), {}
-        self._begins_s = bucket * self.window_s
-        return now_s - self._begins_s
+        self._begins_s = begins_s
+        return now_s - begins_s
 
     def of(self, subject: str) -> tuple[int, int]:
         """What a subject has counted in the running bucket, and in the one before."""

@@ -24,6 +24,7 @@ _MERGE_AFTER_S = 5.0
 _MAX_POINTS = 200_000
 # Points merged for each that is collected meanwhile: a generation is merged before the next is due.
 _PACE = 2
+# And at each turn of the writer, so that merging ends whatever else it does.
 _LEAST_PACE_POINTS = 4
 # Fewer are not worth a transaction, about 0.4 ms of the writer's time.
 _CHUNK_POINTS = 128
