@@ -2,7 +2,7 @@
 
 import math
 
-_FREED_PER_COUNT = 4
+from iotflow.stores.cache.expiring import free_some
 
 
 class SlidingCounts:
@@ -46,7 +46,6 @@ class SlidingCounts:
         if begins_s == self._begins_s - self.window_s:
             return 0.0  # a clock that was set back a little: nobody's counts end with that
         is_next = begins_s == self._begins_s + self.window_s
-        # Let go of little by little: a hundred thousand at once hold everybody up.
         self._gone = self._previous if is_next else self._current
         self._previous, self._current = (self._current if is_next else {}), {}
         self._begins_s = begins_s
@@ -71,7 +70,7 @@ class SlidingCounts:
                 self.evictions += 1
             current[subject] = cost
         if self._gone:
-            self._free()
+            self._gone = free_some(self._gone)
 
     def learn(self, subject: str, current: int, previous: int) -> None:
         """Raise a subject's counts to those that others know of, where it has any here."""
@@ -92,9 +91,3 @@ class SlidingCounts:
             share = max(0.0, 1 - max(0, limit - cost) / max(1, current))
             wait = self.window_s - elapsed_s + share * self.window_s
         return max(1, math.ceil(wait))
-
-    def _free(self) -> None:
-        for _ in range(min(_FREED_PER_COUNT, len(self._gone))):
-            self._gone.popitem()
-        if not self._gone:
-            self._gone = {}

@@ -7,8 +7,9 @@ import msgspec
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+W = TypeVar("W")
 
-_FREED_PER_PUT = 4
+_FREED_AT_ONCE = 4
 _TOGETHER_S = 0.1
 
 
@@ -64,7 +65,7 @@ class ExpiringMap(Generic[K, V]):
             self._old = {}  # the table of one that was emptied is as large as ever
         self._young[key] = self._hold(value, now_s + self._ttl_s)
         if self._gone:
-            self._free()
+            self._gone = free_some(self._gone)
         return evicted
 
     def pop(self, key: K) -> None:
@@ -98,8 +99,10 @@ class ExpiringMap(Generic[K, V]):
             return None
         return Evicted([held.value for held in good], max(held.expires_s for held in good))
 
-    def _free(self) -> None:
-        for _ in range(min(_FREED_PER_PUT, len(self._gone))):
-            self._gone.popitem()
-        if not self._gone:
-            self._gone = {}
+
+def free_some(gone: dict[K, W]) -> dict[K, W]:
+    """Let go of a few entries of a dictionary that nobody needs, and return it: all of them at
+    once would hold everybody up. The last of them take its table with them."""
+    for _ in range(min(_FREED_AT_ONCE, len(gone))):
+        gone.popitem()
+    return gone or {}

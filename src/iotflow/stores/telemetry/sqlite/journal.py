@@ -27,7 +27,7 @@ _PACE = 2
 # And at each turn of the writer, so that merging ends whatever else it does.
 _LEAST_PACE_POINTS = 4
 # Fewer are not worth a transaction, about 0.4 ms of the writer's time.
-_CHUNK_POINTS = 128
+_LEAST_CHUNK_POINTS = 128
 # Of the journal, in a transaction of their own: some tens of microseconds each.
 _FORGOTTEN_ROWS = 100
 _PAGE_POINTS = 64
@@ -35,7 +35,7 @@ _PAGE_BYTES = 4096
 # The page with the counters, the one with the newest row, and one for what is split now and then.
 _TRANSACTION_PAGES = 3
 
-# A submission waits as the bytes that the journal's row has of it: a third of its objects' size.
+# A submission waits as the bytes that the journal's row has of it: a quarter of its objects' size.
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Submission).decode
 _unpack_row = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -198,7 +198,7 @@ class Journal:
         """
         self._owed_points += max(_PACE * self._fresh_points, _LEAST_PACE_POINTS)
         self._fresh_points = 0
-        if self._owed_points >= _CHUNK_POINTS:
+        if self._owed_points >= _LEAST_CHUNK_POINTS:
             self.merge_chunk(self._owed_points)
 
     def merge_devices(self, device_ids: Iterable[int]) -> None:
