@@ -10,14 +10,15 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from iotflow.http.answers import send_answer
+from iotflow.http.answers import FixedFields, send_answer
 
 BODY = b'{"answer": 42}'
+FIXED = FixedFields.of(((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")))
 HEADERS = ((b"content-type", b"application/json"), (b"x-request-id", b"1"))
 
 
 async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-    await send_answer(send, 201, HEADERS, BODY)
+    await send_answer(send, 201, FIXED, HEADERS, BODY)
 
 
 async def in_parts(scope: Scope, receive: Receive, send: Send) -> None:
@@ -25,7 +26,7 @@ async def in_parts(scope: Scope, receive: Receive, send: Send) -> None:
     async def plain(message: Any) -> None:
         await send(message)
 
-    await send_answer(plain, 201, HEADERS, BODY)
+    await send_answer(plain, 201, FIXED, HEADERS, BODY)
 
 
 @contextmanager
@@ -131,7 +132,7 @@ async def test_a_client_that_is_gone_is_no_error() -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        await send_answer(send, 200, HEADERS, BODY)
+        await send_answer(send, 200, FIXED, HEADERS, BODY)
         ended.set()
 
     ended = asyncio.Event()

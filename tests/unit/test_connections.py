@@ -17,7 +17,8 @@ SMALL_BYTES = 48 * 1024
 """Less than makes a transport say that writing stalls, more than small sockets hold."""
 LARGE_BYTES = 256 * 1024
 """More than that."""
-HEADER_S, REQUEST_S = 0.2, 0.4
+HEADER_S, REQUEST_S, KEEP_ALIVE_S = 0.2, 0.4, 1
+MAX_HEAD_BYTES = 4096
 LONGEST_S = 10
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = ASK[:20]
@@ -39,7 +40,13 @@ class Serving:
     their client does not read."""
 
     def __init__(self, application: Any) -> None:
-        self.guard = Guard(ServerSettings(header_s=HEADER_S, request_s=REQUEST_S), 10, 1024)
+        bounds = ServerSettings(
+            header_s=HEADER_S,
+            request_s=REQUEST_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            max_header_bytes=MAX_HEAD_BYTES,
+        )
+        self.guard = Guard(bounds, 10, 1024)
         self.state = ServerState()
         config = Config(application, log_config=None)
         config.load()
@@ -131,6 +138,12 @@ class Unread(asyncio.Transport):
     def abort(self) -> None:
         self.is_aborted = True
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
 
 async def test_a_refused_client_that_does_not_read_why_is_counted_once() -> None:
     async with Serving(answering(1)) as serving:
@@ -165,3 +178,47 @@ async def test_who_reads_late_and_goes_on_is_not_cut_off() -> None:
             await asyncio.sleep(2 * REQUEST_S)
             assert len(serving.state.connections) == 1
         assert not serving.guard.refused
+
+
+async def test_one_that_asks_for_nothing_more_is_closed() -> None:
+    loop = asyncio.get_running_loop()
+    async with Serving(answering(1)) as serving:
+        with await serving.sent(ASK) as client:
+            await read(client, 1)
+            answered_s = loop.time()
+            await serving.until_closed()
+            assert loop.time() - answered_s >= KEEP_ALIVE_S
+        assert not serving.guard.refused
+
+
+async def test_one_that_waits_for_its_answer_is_not_idle() -> None:
+    async def slow(_: Any, __: Any, send: Any) -> None:
+        await asyncio.sleep(KEEP_ALIVE_S + 4 * HEADER_S)
+        await answering(1)(_, __, send)
+
+    async with Serving(slow) as serving:
+        with await serving.sent(ASK * 2) as client:
+            await read(client, 2 * len(b"HTTP/1.1 200 OK\r\n"))
+        assert serving.state.total_requests >= 1
+
+
+def asking(size: int) -> bytes:
+    """A request with a head of so many bytes, or a few less: lines end, colons."""
+    return b"GET / HTTP/1.1\r\nHost: x\r\nX-Filler: " + b"a" * (size - 40) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", ASK, ASK * 3])
+async def test_a_head_is_measured_by_itself_wherever_it_begins(before: bytes) -> None:
+    """Not with what came in the same chunk before it, and not without what came with that."""
+    async with Serving(answering(1)) as serving:
+        for size, refused in ((MAX_HEAD_BYTES - 20, 0), (MAX_HEAD_BYTES + 100, 1)):
+            for cut in (0, 60, 3000):
+                connection, transport = serving._make(), Unread()
+                connection.connection_made(transport)
+                whole = before + asking(size)
+                connection.data_received(whole[: len(before) + cut] or whole)
+                if whole[: len(before) + cut]:
+                    connection.data_received(whole[len(before) + cut :])
+                assert serving.guard.refused["large_headers"] == refused, (size, cut)
+                serving.guard.refused.clear()
+                serving.state.connections.clear()

@@ -193,7 +193,6 @@ def _server_options(settings: Settings, guard: Guard) -> dict[str, Any]:
         "lifespan": "on",
         "ws": "none",
         "timeout_graceful_shutdown": settings.server.grace_s,
-        "timeout_keep_alive": settings.server.keep_alive_s,
         "backlog": settings.server.backlog,
     }
 

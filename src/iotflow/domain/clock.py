@@ -73,6 +73,8 @@ class DeviceClock:
         self._capacity = capacity
         self._last_ms: OrderedDict[int, int] = OrderedDict()
         self._floor_ms = 0
+        # Until then nobody is silent for long enough to be forgotten.
+        self._calm_until_ms = 0
 
     def __len__(self) -> int:
         """How many devices are remembered."""
@@ -88,7 +90,8 @@ class DeviceClock:
             self._last_ms[device_id] = last_ms
             return None
         self._last_ms[device_id] = issued_ms
-        self._forget(now_ms - self._KEPT_MS)
+        if now_ms > self._calm_until_ms or len(self._last_ms) > self._capacity:
+            self._forget(now_ms - self._KEPT_MS)
         return issued_ms
 
     def _forget(self, past_ms: int) -> None:
@@ -96,6 +99,7 @@ class DeviceClock:
         for _ in range(_FORGOTTEN_PER_CALL):
             device_id, last_ms = next(iter(self._last_ms.items()))
             if last_ms >= past_ms and len(self._last_ms) <= self._capacity:
+                self._calm_until_ms = last_ms + self._KEPT_MS
                 return
             del self._last_ms[device_id]
             self._floor_ms = max(self._floor_ms, last_ms)

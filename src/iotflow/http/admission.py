@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.types import Message, Receive, Scope, Send
 
 from iotflow.http.answers import send_answer
+from iotflow.http.bodies import arrived_body
 from iotflow.http.load import Gate, Lateness, Load, Pace
 from iotflow.http.paths import API
 from iotflow.http.problems import MEDIA_TYPE, Problem
@@ -93,6 +94,12 @@ class Slot:
         self._has_body = not message.get("more_body", False)
         return message
 
+    def arrived_body(self) -> bytes | None:
+        """The request's body if it need not be waited for; that costs no place either."""
+        body = arrived_body(self._receive)
+        self._has_body = body is not None
+        return body
+
     def sending(self, send: Send) -> Send:
         """`send`, with which the request leaves as its answer begins."""
 
@@ -171,9 +178,9 @@ class Admission:
             (b"content-type", _TYPE),
             (b"retry-after", b"%d" % _RETRY_AFTER_S),
             (b"x-request-id", identifier.encode("ascii")),
-            *self._security.of_data(scope),
         )
-        await send_answer(send, problem.status, headers, problem.body(identifier))
+        fixed = self._security.of_data(scope)
+        await send_answer(send, problem.status, fixed, headers, problem.body(identifier))
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge(

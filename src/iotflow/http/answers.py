@@ -6,13 +6,24 @@ submission costs. So such an answer goes to uvicorn's own cycle as a whole (docs
 under any other server it is sent as ASGI has it.
 """
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 HeaderFields = Iterable[tuple[bytes, bytes]]
+
+
+class FixedFields(NamedTuple):
+    """Header fields that many answers have in common, also as they are on the wire."""
+
+    fields: tuple[tuple[bytes, bytes], ...]
+    lines: bytes
+
+    @classmethod
+    def of(cls, fields: Sequence[tuple[bytes, bytes]]) -> "FixedFields":
+        return cls(tuple(fields), b"".join([b"%b: %b\r\n" % field for field in fields]))
 
 
 class _Transport(Protocol):
@@ -21,13 +32,15 @@ class _Transport(Protocol):
     def close(self) -> None: ...
 
 
-async def send_answer(send: Send, status: int, headers: HeaderFields, body: bytes) -> None:
+async def send_answer(
+    send: Send, status: int, fixed: FixedFields, headers: HeaderFields, body: bytes
+) -> None:
     """Send an answer. Names are lower-case, and no name or value has a line break in it."""
     cycle: Any = getattr(send, "__self__", None)
     if type(cycle) is RequestResponseCycle and _is_free(cycle):
-        _write(cycle, cycle.transport, status, headers, body)
+        _write(cycle, cycle.transport, status, fixed, headers, body)
         return
-    fields = [*headers, (b"content-length", b"%d" % len(body))]
+    fields = [*fixed.fields, *headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
@@ -47,10 +60,11 @@ def _write(
     cycle: RequestResponseCycle,
     transport: _Transport,
     status: int,
+    fixed: FixedFields,
     headers: HeaderFields,
     body: bytes,
 ) -> None:
-    parts = [STATUS_LINE[status], b"content-length: %d\r\n" % len(body)]
+    parts = [STATUS_LINE[status], b"content-length: %d\r\n" % len(body), fixed.lines]
     for name, value in cycle.default_headers:
         parts += (name, b": ", value, b"\r\n")
     for name, value in headers:

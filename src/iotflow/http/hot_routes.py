@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter, time
 from typing import NamedTuple
 
+import msgspec
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iotflow.errors import IoTFlowError
-from iotflow.http.admission import Admission, NoRoomError
+from iotflow.http.admission import Admission, NoRoomError, Slot
 from iotflow.http.answers import send_answer
 from iotflow.http.problems import MEDIA_TYPE, Problem, problem_of, unexpected_problem
 from iotflow.http.requests import request_id
@@ -34,15 +35,25 @@ _log = structlog.get_logger("iotflow.access")
 class HotRequest:
     """A request as its handler needs it: the headers that matter, found in one pass.
 
-    `id` is the number that the path holds, 0 for a route without one.
+    `id` is the number that the path holds, 0 for a route without one. `arrived_body` gives the
+    body if it need not be waited for, once; else None, and `receive` is to be asked.
     """
 
-    __slots__ = ("accept", "api_key", "authorization", "encoding", "id", "receive", "scope")
+    __slots__ = (
+        "accept", "api_key", "arrived_body", "authorization", "encoding", "id", "receive", "scope",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, identifier: int = 0) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        identifier: int = 0,
+        arrived_body: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
         self.scope = scope
         self.receive = receive
         self.id = identifier
+        self.arrived_body = arrived_body
         self.api_key: str | None = None
         self.accept = b""
         self.authorization: str | None = None
@@ -63,7 +74,7 @@ class HotRequest:
         return runtime
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     status: int
     body: bytes
     content_type: bytes = JSON
@@ -150,7 +161,7 @@ class HotRoutes:
             return
         try:
             found = self._match(scope["method"], scope["path"])
-            if found is None or not await self._answer(found, scope, slot.receive, send):
+            if found is None or not await self._answer(found, scope, slot, send):
                 await self._app(scope, slot.receive, slot.sending(send))
         except NoRoomError:
             await self._admission.refuse_late(scope, send)
@@ -173,15 +184,16 @@ class HotRoutes:
                 return found
         return None
 
-    async def _answer(self, found: _Matched, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def _answer(self, found: _Matched, scope: Scope, slot: Slot, send: Send) -> bool:
         """Whether the request was dealt with."""
         began = perf_counter()
         self._metrics.in_flight += 1
         identifier = request_id(scope)
         standings = Standings()
         current_standings.set(standings)
+        request = HotRequest(scope, slot.receive, found.id, slot.arrived_body)
         try:
-            answer = await answered(found.handler, HotRequest(scope, receive, found.id), identifier)
+            answer = await answered(found.handler, request, identifier)
         except ClientDisconnect:
             return True
         finally:
@@ -191,12 +203,12 @@ class HotRoutes:
         headers = (
             (b"content-type", answer.content_type),
             (b"x-request-id", identifier.encode("ascii")),
-            *self._security.of_data(scope),
             *answer.headers,
             # A refusal tells of its own policy.
             *(standings.headers(time()) if answer.status != 429 else ()),
         )
-        await send_answer(send, answer.status, headers, answer.body)
+        fixed = self._security.of_data(scope)
+        await send_answer(send, answer.status, fixed, headers, answer.body)
         found.metrics.observe(answer.status, perf_counter() - began)
         return True
 

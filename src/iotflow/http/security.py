@@ -6,6 +6,8 @@ from hashlib import sha256
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from iotflow.http.answers import FixedFields
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _CSP = b"content-security-policy"
@@ -32,10 +34,11 @@ class SecurityHeaders:
         hsts = ((b"strict-transport-security", b"max-age=%d" % hsts_s),) if hsts_s else ()
         self._always = {"http": _ALWAYS, "https": (*_ALWAYS, *hsts)}
         self._data = {
-            scheme: (*always, _NO_PAGE, _NO_STORE) for scheme, always in self._always.items()
+            scheme: FixedFields.of((*always, _NO_PAGE, _NO_STORE))
+            for scheme, always in self._always.items()
         }
 
-    def of_data(self, scope: Scope) -> Headers:
+    def of_data(self, scope: Scope) -> FixedFields:
         """For an answer of the API that sets none of these itself."""
         return self._data["https" if scope.get("scheme") == "https" else "http"]
 

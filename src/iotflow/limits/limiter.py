@@ -9,7 +9,7 @@ with one that shares no counts.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -80,38 +80,40 @@ class RateLimiter:
         if not self.enabled:
             return []
         now_s = self._now()
-        counted: list[tuple[CountedPolicy, int]] = []
-        hits: list[Hit] = []
-        for name, wanted in costs:
-            policy = self._policy(name, subject)
-            cost = min(wanted, policy.limit)
-            self._check_fits(policy, subject, cost, now_s)
-            counted.append((policy, cost))
-            if self._shared:
-                hits.append(Hit(f"{name}:{subject}", policy.window_s, cost))
+        fitting = [self._fitting(name, subject, wanted, now_s) for name, wanted in costs]
         standings = current_standings.get()
-        for policy, cost in counted:
+        for policy, cost, left in fitting:
             policy.counts.count(subject, cost)
             if standings is not None:
-                standings.note(policy, subject)
-        return hits
+                standings.note(policy, left)
+        if not self._shared:
+            return []
+        return [
+            Hit(f"{policy.name}:{subject}", policy.window_s, cost) for policy, cost, _ in fitting
+        ]
 
-    def _policy(self, name: str, subject: str) -> CountedPolicy:
-        if self._of_devices:
-            own = self._of_devices.get((name, subject))
-            if own is not None:
-                return own
-        return self._policies[name]
-
-    def _check_fits(self, policy: CountedPolicy, subject: str, cost: int, now_s: float) -> None:
+    def _fitting(
+        self, name: str, subject: str, wanted: int, now_s: float
+    ) -> tuple[CountedPolicy, int, float]:
+        """The policy, what is to be counted, and what is left then. Raises RateLimitedError."""
+        policy = self._policy(name, subject) if self._of_devices else self._policies[name]
+        limit = policy.limit
+        cost = wanted if wanted < limit else limit
         if self._throttles:
             self._refuse_throttled(policy, subject, now_s)
-        counts = policy.counts
-        if counts.used(subject, now_s) + cost > policy.limit:
-            self._note_refusal(policy)
-            retry_after_s = counts.retry_after_s(subject, policy.limit, cost, now_s)
-            self._throttle(policy, subject, now_s, retry_after_s)
-            raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
+        left = limit - policy.counts.used(subject, now_s) - cost
+        if left < 0:
+            self._refuse(policy, subject, cost, now_s)
+        return policy, cost, left
+
+    def _policy(self, name: str, subject: str) -> CountedPolicy:
+        return self._of_devices.get((name, subject)) or self._policies[name]
+
+    def _refuse(self, policy: CountedPolicy, subject: str, cost: int, now_s: float) -> NoReturn:
+        self._note_refusal(policy)
+        retry_after_s = policy.counts.retry_after_s(subject, policy.limit, cost, now_s)
+        self._throttle(policy, subject, now_s, retry_after_s)
+        raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
 
     def _note_refusal(self, policy: CountedPolicy) -> None:
         self.refused[policy.name] = self.refused.get(policy.name, 0) + 1
@@ -150,7 +152,12 @@ class RateLimiter:
         """Learn what all processes together have counted."""
         for hit, count in zip(hits, counts, strict=False):
             name, _, subject = hit.subject.partition(":")
-            self._policy(name, subject).counts.learn(subject, count.current, count.previous)
+            policy = self._policy(name, subject)
+            if policy.counts.learn(subject, count.current, count.previous):
+                standings = current_standings.get()
+                if standings is not None:
+                    used = policy.counts.used(subject, self._now())
+                    standings.note(policy, policy.limit - used)
 
     async def check_failures(self, account: str) -> None:
         """Refuse another sign-in attempt where too many have failed.

@@ -42,27 +42,26 @@ class Standings:
     every service.
     """
 
-    __slots__ = ("_counted",)
+    __slots__ = ("_least", "_left", "_nearest")
 
     def __init__(self) -> None:
-        self._counted: list[tuple[CountedPolicy, str]] = []
+        self._nearest: CountedPolicy | None = None
+        self._left = 0.0
+        self._least = 2.0
 
-    def note(self, policy: CountedPolicy, subject: str) -> None:
-        self._counted.append((policy, subject))
+    def note(self, policy: CountedPolicy, left: float) -> None:
+        """Note what the request has left of a policy. The one nearest to its limit is told."""
+        share = left / policy.limit
+        if share < self._least:
+            self._nearest, self._left, self._least = policy, left, share
 
     def headers(self, now_s: float) -> Headers:
         """Of the policy nearest to its limit; none where nothing was counted."""
-        nearest: CountedPolicy | None = None
-        least, left = 2.0, 0.0
-        for policy, subject in self._counted:
-            unused = policy.limit - policy.counts.used(subject, now_s)
-            share = unused / policy.limit
-            if share < least:
-                nearest, least, left = policy, share, unused
+        nearest = self._nearest
         if nearest is None:
             return ()
         resets_in_s = math.ceil(nearest.counts.rest_s(now_s)) or 1
-        told = nearest.remaining % (max(0, int(left)), resets_in_s)
+        told = nearest.remaining % (max(0, int(self._left)), resets_in_s)
         return (nearest.header, (b"ratelimit", told))
 
 

@@ -32,7 +32,7 @@ class SlidingCounts:
 
     def used(self, subject: str, now_s: float) -> float:
         """What a subject has used of the window that ends at `now_s`, epoch seconds."""
-        # Written out, without a call in between: this runs twice a policy for every request.
+        # Written out, without a call in between: this runs for every policy of every request.
         elapsed_s = now_s - self._begins_s
         if not 0 <= elapsed_s < self.window_s:
             elapsed_s = self._turn(now_s)
@@ -72,12 +72,19 @@ class SlidingCounts:
         if self._gone:
             self._gone = free_some(self._gone)
 
-    def learn(self, subject: str, current: int, previous: int) -> None:
-        """Raise a subject's counts to those that others know of, where it has any here."""
-        if self._current.get(subject, current) < current:
+    def learn(self, subject: str, current: int, previous: int) -> bool:
+        """Raise a subject's counts to those that others know of, where it has any here. Whether
+        there was anything to raise."""
+        own = self._current.get(subject)
+        if own is None:
+            return False
+        knows_more = current > own
+        if knows_more:
             self._current[subject] = current
-        if previous > self._previous.get(subject, 0) and subject in self._current:
+        if previous > self._previous.get(subject, 0):
             self._previous[subject] = previous
+            knows_more = True
+        return knows_more
 
     def retry_after_s(self, subject: str, limit: int, cost: int, now_s: float) -> int:
         """Whole seconds until `cost` more would fit, if nothing else comes meanwhile."""

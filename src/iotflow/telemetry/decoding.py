@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from iotflow.domain.points import Point
+from iotflow.domain.strict_json import strict_json
 from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
 from iotflow.errors import FieldError, InvalidInputError, UnreadableBodyError
 from iotflow.telemetry import verdicts
@@ -163,6 +164,7 @@ def _reading_of(raw: Any, index: int | None = None) -> Reading:
         raise _refused("data", "invalid_data", 'Send an object: {"temperature": 23.5}.')
     if metadata is None and record.get("metadata") is not None:
         raise _refused("metadata", "invalid_metadata", "Send an object.")
+    _check_finite(metadata)
     return _reading(data, record.get("timestamp"), metadata, index)
 
 
@@ -242,6 +244,14 @@ def _timestamp_ms(timestamp: Any) -> int:
         "invalid_timestamp",
         "Send RFC 3339 with an offset (2026-01-31T14:30:00Z) or an integer of epoch milliseconds.",
     )
+
+
+def _check_finite(metadata: Mapping[str, Any] | None) -> None:
+    try:
+        strict_json(metadata)
+    except (ValueError, RecursionError):
+        message = "Send plain JSON, without NaN and infinities."
+        raise _refused("metadata", "invalid_metadata", message) from None
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from iotflow.domain.times import format_ms
 from iotflow.errors import NotAuthenticatedError
 from iotflow.http.authentication import bearer_token
 from iotflow.http.authorisation import admit
-from iotflow.http.bodies import read_body, too_large
+from iotflow.http.bodies import checked_body, read_body, too_large
 from iotflow.http.hot_routes import Answer, HotRequest, HotRoute
 from iotflow.http.paths import API
 from iotflow.http.requests import declared_length, header
@@ -46,23 +46,25 @@ async def submit_batch(request: HotRequest) -> Answer:
 async def _key_and_body(request: HotRequest, max_bytes: int) -> tuple[KeyRecord, bytes]:
     """The key is checked before the body is read, and again where the body took its time: the
     device may be gone by then."""
-    key = await _authenticated(request)
+    sent, keys = _key(request), request.runtime.keys
+    key = keys.known(sent) or await keys.authenticate(sent)
+    body = request.arrived_body()
+    if body is not None:
+        return key, checked_body(body, request.encoding, max_bytes)
     began_s = monotonic()
-    body = await _body(request, max_bytes)
+    body = await _awaited_body(request, max_bytes)
     if monotonic() - began_s > _SLOW_BODY_S:
-        key = await _authenticated(request)
+        key = keys.known(sent) or await keys.authenticate(sent)
     return key, body
 
 
-async def _authenticated(request: HotRequest) -> KeyRecord:
-    key = request.api_key
-    if key is None:
+def _key(request: HotRequest) -> str:
+    if request.api_key is None:
         raise NotAuthenticatedError("Send the device's key as X-API-Key: iotd_…")
-    authenticator = request.runtime.keys
-    return authenticator.known(key) or await authenticator.authenticate(key)
+    return request.api_key
 
 
-async def _body(request: HotRequest, max_bytes: int) -> bytes:
+async def _awaited_body(request: HotRequest, max_bytes: int) -> bytes:
     if declared_length(request.scope) > max_bytes:
         raise too_large(max_bytes)
     return await read_body(request.receive, request.encoding, max_bytes)

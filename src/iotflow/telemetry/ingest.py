@@ -103,17 +103,18 @@ class Ingest:
         hits = self._limiter.admit(
             f"device:{key.device_id}", (("ingest", 1), ("points", len(reading.points)))
         )
-        points, rejected = await self._within_name_limit(key.device_id, reading)
+        points, rejected = reading.points, reading.rejected
+        names = [point.measurement for point in points]
+        if not self._names.are_known(key.device_id, names):
+            points, rejected = await self._within_name_limit(key.device_id, reading)
+            names = [point.measurement for point in points]
         if not points:
             self._metrics.points_rejected += len(rejected)
             raise NothingAcceptedError(rejected)
         if reading.timestamp_ms is None:
             at_ms = self._next_timestamp_ms(key.device_id)
             points = [Point(at_ms, each.measurement, each.value, each.unit) for each in points]
-        details: dict[str, Any] = {
-            "measurements": [point.measurement for point in points],
-            "count": len(points),
-        }
+        details: dict[str, Any] = {"measurements": names, "count": len(points)}
         if reading.metadata:
             details["metadata"] = reading.metadata
         await self._write(key, tuple(points), hits, details)
@@ -163,8 +164,6 @@ class Ingest:
         self, device_id: int, reading: Reading
     ) -> tuple[list[Point], list[Rejection]]:
         names = [point.measurement for point in reading.points]
-        if self._names.are_known(device_id, names):
-            return reading.points, reading.rejected
         refused = await self._names.admit(device_id, names)
         if not refused:
             return reading.points, reading.rejected

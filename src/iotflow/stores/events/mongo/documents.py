@@ -18,6 +18,7 @@ from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from iotflow.domain.events import Event
+from iotflow.domain.strict_json import strict_json
 
 # The server's bounds are 100 levels and 16 MiB, whatever it needs itself included.
 _MAX_LEVELS = 80
@@ -49,7 +50,7 @@ def date_of(timestamp_ms: int) -> DatetimeMS:
 
 def to_document(event: Event) -> RawBSONDocument:
     """Raises ValueError or TypeError for an event that cannot be stored."""
-    text = json.dumps(event.details, allow_nan=False)
+    text = strict_json(event.details)
     encoded = _encoded(event, event.details) if _is_plain(event.details, text) else None
     if encoded is None:
         try:

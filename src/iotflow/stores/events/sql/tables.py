@@ -7,8 +7,7 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from iotflow.domain.events import Event
 from iotflow.domain.points import INT64_MAX, INT64_MIN
-
-_encode = json.JSONEncoder(allow_nan=False).encode
+from iotflow.domain.strict_json import strict_json
 
 # `details` is JSON kept as text: it is given back as it came, and text of JSON can hold what
 # PostgreSQL's JSON refuses in values (the character NUL, halves of surrogate pairs).
@@ -49,7 +48,7 @@ def to_row(event: Event) -> EventRow:
         event.timestamp_ms,
         event.user_id,
         event.device_id,
-        _encode(event.details),
+        strict_json(event.details),
     )
 
 

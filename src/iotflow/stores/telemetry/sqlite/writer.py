@@ -11,8 +11,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+import msgspec
 import structlog
 
 from iotflow.domain.points import Submission
@@ -39,17 +40,17 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
-class _Write(NamedTuple):
+class _Write(msgspec.Struct, frozen=True, gc=False):
     submission: Submission
     future: asyncio.Future[None]
 
 
-class _Delete(NamedTuple):
+class _Delete(msgspec.Struct, frozen=True, gc=False):
     delete: RangeDelete
     future: asyncio.Future[int]
 
 
-class _Merge(NamedTuple):
+class _Merge(msgspec.Struct, frozen=True, gc=False):
     device_ids: Sequence[int]
     future: asyncio.Future[None]
 
@@ -57,7 +58,7 @@ class _Merge(NamedTuple):
 _Job = _Write | _Delete | _Merge
 
 
-class _Outcome(NamedTuple):
+class _Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of a job. `error` None: it is done, and durable."""
 
     job: _Job
@@ -306,7 +307,8 @@ class Writer:
     def _settle(self, outcomes: Sequence[_Outcome]) -> None:
         """Answer everybody of a turn at one wake-up of the loop."""
         committed = 0
-        for job, error in outcomes:
+        for outcome in outcomes:
+            job, error = outcome.job, outcome.error
             if isinstance(job, _Write):
                 self.queued_points -= len(job.submission.points)
                 committed += error is None
