@@ -62,7 +62,7 @@ class NoCache(CacheStore):
         return self._alone and self._is_open
 
     @property
-    def shares_counts(self) -> bool:
+    def is_shared(self) -> bool:
         return False
 
     def sizes(self) -> Mapping[str, int]:

@@ -126,11 +126,11 @@ class CacheStore(Store, Protocol):
         ...
 
     @property
-    def shares_counts(self) -> bool:
-        """Whether hits are counted here for all processes.
+    def is_shared(self) -> bool:
+        """Whether other processes use it, too.
 
-        Where not, nobody but the limiter of this process could learn from the counts, and it
-        keeps its own: the hits of `record` and `count` are ignored and the answer is empty.
+        Where not, nobody but the limiter of this process could learn from counts, and it keeps
+        its own: the hits of `record` and `count` are ignored and the answer is empty.
         """
         ...
 

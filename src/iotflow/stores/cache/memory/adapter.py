@@ -78,7 +78,7 @@ class MemoryCache(CacheStore):
         return self._is_open
 
     @property
-    def shares_counts(self) -> bool:
+    def is_shared(self) -> bool:
         return False
 
     def sizes(self) -> Mapping[str, int]:

@@ -123,7 +123,7 @@ class RedisCache(CacheStore):
         return self._messages.hears
 
     @property
-    def shares_counts(self) -> bool:
+    def is_shared(self) -> bool:
         return True
 
     def workers(self) -> Mapping[str, Work]:
