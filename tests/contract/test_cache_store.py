@@ -743,7 +743,7 @@ class TestWindows:
     async def cache(self, request: pytest.FixtureRequest) -> AsyncGenerator[CacheHarness]:
         start: Start = request.param
         async with start() as harness:
-            assert harness.store.is_shared
+            assert harness.store.shares_counts
             yield harness
 
     async def test_costs_add_up_by_subject_and_window(

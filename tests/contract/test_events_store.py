@@ -206,7 +206,7 @@ class TestAppend:
 
     @pytest.mark.parametrize(
         "odd",
-        [{"object": object()}, {"nan": float("nan")}, {"inf": float("inf")}],
+        [{"object": object()}, {"bytes": b"x"}, {"nan": float("nan")}, {"inf": float("inf")}],
         ids=lambda odd: next(iter(odd)),
     )
     async def test_what_is_no_json_is_refused_as_such(

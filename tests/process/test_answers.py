@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from iotflow.http.answers import FixedFields, send_answer
+from iotflow.http.bodies import arrived_body
 
 BODY = b'{"answer": 42}'
 FIXED = FixedFields.of(((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")))
@@ -128,7 +129,29 @@ async def test_it_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [data.endswith(b"\r\n\r\n" + BODY) for data in writes] == [True]
 
 
-async def test_a_client_that_is_gone_is_no_error() -> None:
+async def test_a_body_that_was_taken_is_not_given_again() -> None:
+    """Nor kept: a connection holds its last request until the next."""
+    taken: list[bytes | None] = []
+    rest: list[Any] = []
+
+    async def taking(scope: Scope, receive: Receive, send: Send) -> None:
+        taken.append(arrived_body(receive))
+        rest.append(await receive())
+        ended.set()
+
+    ended = asyncio.Event()
+    async with asyncio.timeout(10), serving(taking) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        assert (taken, rest) == ([b"{}"], [])
+        writer.close()
+        await ended.wait()
+    assert rest == [{"type": "http.disconnect"}]
+
+
+async def test_a_client_that_is_gone_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -142,3 +165,5 @@ async def test_a_client_that_is_gone_is_no_error() -> None:
         await writer.drain()
         writer.close()
         await ended.wait()
+    # It logs what an application raises.
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

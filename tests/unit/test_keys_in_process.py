@@ -1,7 +1,7 @@
 """How long a process believes a key record that it has looked up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ from iotflow.domain.secrets import DEVICE_KEY_PREFIX, new_secret
 from iotflow.errors import NotAuthenticatedError
 from iotflow.observability.metrics import Metrics
 from iotflow.stores.cache.memory import MemoryCache
-from iotflow.stores.cache.protocol import FixedEpoch
+from iotflow.stores.cache.none import NoCache
+from iotflow.stores.cache.protocol import CacheStore, FixedEpoch
 from iotflow.stores.cache.ttls import CacheTtls
 
 NOW_S = 1_800_000_000.0
@@ -26,14 +27,6 @@ class Registry:
         return RECORD if digest == KEY.digest else None
 
 
-class SharedCache(MemoryCache):
-    """As one that other processes use, too."""
-
-    @property
-    def is_shared(self) -> bool:
-        return True
-
-
 class Clock:
     now_s = 0.0
 
@@ -42,7 +35,7 @@ class Clock:
 
 
 @asynccontextmanager
-async def listening(cache: MemoryCache, clock: Clock) -> AsyncIterator[KeyAuthenticator]:
+async def listening(cache: CacheStore, clock: Clock) -> AsyncIterator[KeyAuthenticator]:
     """Keys of a process that hears of revocations."""
     await cache.open()
     keys = KeyAuthenticator(
@@ -58,10 +51,21 @@ async def listening(cache: MemoryCache, clock: Clock) -> AsyncIterator[KeyAuthen
         await listener
 
 
-@pytest.mark.parametrize(("kind", "believed_s"), [(SharedCache, 5.0), (MemoryCache, 60.0)])
-async def test_it_is_looked_up_again_in_time(kind: type[MemoryCache], believed_s: float) -> None:
+@pytest.mark.parametrize(
+    ("cache", "believed_s"),
+    [
+        (lambda: MemoryCache(CacheTtls()), 60.0),
+        (lambda: MemoryCache(CacheTtls(key_s=10)), 10.0),
+        (lambda: NoCache(alone=True), 5.0),
+        (NoCache, 1.0),
+    ],
+    ids=["memory", "memory, for ten seconds", "none", "none, and others"],
+)
+async def test_it_is_looked_up_again_in_time(
+    cache: Callable[[], CacheStore], believed_s: float
+) -> None:
     clock = Clock()
-    async with listening(kind(CacheTtls()), clock) as keys:
+    async with listening(cache(), clock) as keys:
         assert keys.known(KEY.secret) is None
         assert await keys.authenticate(KEY.secret) == RECORD
         clock.now_s = believed_s - 0.1

@@ -289,7 +289,7 @@ class TestLife:
 
     async def test_counts_are_nobody_elses(self, clock: Clock) -> None:
         cache = await opened(clock)
-        assert not cache.is_shared
+        assert not cache.shares_counts
         assert await cache.count([Hit("a", 10, 1)]) == []
         assert await cache.record(submission(1, 2, "a"), [Hit("a", 10, 1)]) == []
 
@@ -419,7 +419,7 @@ class TestNoCache:
         cache = NoCache(clock)
         await cache.open()
         hit = Hit("ingest:device:1", 10, 2)
-        assert not cache.is_shared
+        assert not cache.shares_counts
         assert await cache.count([hit]) == []
         assert await cache.record(submission(1, 1, "t"), [hit]) == []
         assert (await cache.log(hit, 5)).count == 2

@@ -24,9 +24,8 @@ _DIGESTS_A_MESSAGE = 500
 _CAPACITY = 10_000
 _REVOKED_CAPACITY = 100_000
 _UNKNOWN_CAPACITY = 10_000
-# Without news from the revocation channel nothing may be trusted for longer than a second. Where
-# nobody else uses the cache nobody else revokes either, and the cache itself keeps keys for longer.
-_TTL_S, _UNHEARD_TTL_S, _OWN_TTL_S = 5.0, 1.0, 60.0
+# Without news from the revocation channel nothing may be trusted for longer than a second.
+_UNHEARD_TTL_S = 1.0
 # Longer than any look-up can be under way, so that none which began before puts the key back.
 _REVOKED_TTL_S = 60.0
 
@@ -56,8 +55,9 @@ class KeyAuthenticator:
         self._listening = False
         self._forgets = 0
         self._now = now
-        ttl_s = _TTL_S if cache.is_shared else _OWN_TTL_S
-        self._heard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, ttl_s, monotonic)
+        self._heard: LocalCache[str, KeyRecord] = LocalCache(
+            _CAPACITY, cache.keys_last_s, monotonic
+        )
         self._unheard: LocalCache[str, KeyRecord] = LocalCache(_CAPACITY, _UNHEARD_TTL_S, monotonic)
         self._unknown: LocalCache[str, bool] = LocalCache(
             _UNKNOWN_CAPACITY, _UNHEARD_TTL_S, monotonic

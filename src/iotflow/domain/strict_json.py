@@ -1,23 +1,9 @@
 """JSON as it is kept with an event: text that any parser reads back."""
 
 import json
-from typing import Any
 
-import msgspec
+strict_json = json.JSONEncoder(allow_nan=False).encode
+"""A value as JSON in ASCII; halves of surrogate pairs are escaped.
 
-_quick = msgspec.json.Encoder().encode
-_strict = json.JSONEncoder(allow_nan=False).encode
-
-
-def strict_json(value: Any) -> str:
-    """`value` as JSON; halves of surrogate pairs are escaped.
-
-    Raises:
-        ValueError, TypeError: it has something that JSON has not, such as NaN or an object.
-    """
-    try:
-        text = _quick(value).decode()
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return _strict(value)
-    # What the quick encoder makes of NaN and infinities.
-    return _strict(value) if "null" in text else text
+Raises ValueError or TypeError where it has something that JSON has not, such as NaN or an object.
+"""

@@ -125,7 +125,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(_FULL)
 
     def data_received(self, data: bytes) -> None:
-        # Also for stray bytes between requests, which end the keep-alive's own timer.
+        # Stray bytes between requests, too, are a head that does not end.
         if not self._since_s:
             self._since_s = self.loop.time()
         self._chunk = len(data)

@@ -40,8 +40,15 @@ class HotRequest:
     """
 
     __slots__ = (
-        "accept", "api_key", "arrived_body", "authorization", "encoding", "id", "receive", "scope",
-    )  # fmt: skip
+        "accept",
+        "api_key",
+        "arrived_body",
+        "authorization",
+        "encoding",
+        "id",
+        "receive",
+        "scope",
+    )
 
     def __init__(
         self,

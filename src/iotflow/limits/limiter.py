@@ -49,7 +49,7 @@ class RateLimiter:
         self._of_devices = _device_policies(settings)
         self._throttles: OrderedDict[tuple[str, str], Throttle] = OrderedDict()
         self.throttled: dict[str, int] = {}
-        self._shared = cache.is_shared
+        self._shared = cache.shares_counts
         self.refused: dict[str, int] = {}
 
     async def check(self, policy: PolicyName, subject: str, cost: int = 1) -> None:

@@ -106,7 +106,7 @@ class Ingest:
         points, rejected = reading.points, reading.rejected
         names = [point.measurement for point in points]
         if not self._names.are_known(key.device_id, names):
-            points, rejected = await self._within_name_limit(key.device_id, reading)
+            points, rejected = await self._within_name_limit(key.device_id, reading, names)
             names = [point.measurement for point in points]
         if not points:
             self._metrics.points_rejected += len(rejected)
@@ -161,9 +161,8 @@ class Ingest:
         return timestamp_ms
 
     async def _within_name_limit(
-        self, device_id: int, reading: Reading
+        self, device_id: int, reading: Reading, names: Sequence[str]
     ) -> tuple[list[Point], list[Rejection]]:
-        names = [point.measurement for point in reading.points]
         refused = await self._names.admit(device_id, names)
         if not refused:
             return reading.points, reading.rejected

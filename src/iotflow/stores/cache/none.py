@@ -21,6 +21,7 @@ from iotflow.stores.cache.protocol import (
     Work,
 )
 from iotflow.stores.cache.statistics import entry_statistics
+from iotflow.stores.cache.ttls import KEYS_LAST_S
 from iotflow.stores.statistics import Statistic
 
 
@@ -62,7 +63,11 @@ class NoCache(CacheStore):
         return self._alone and self._is_open
 
     @property
-    def is_shared(self) -> bool:
+    def keys_last_s(self) -> float:
+        return KEYS_LAST_S
+
+    @property
+    def shares_counts(self) -> bool:
         return False
 
     def sizes(self) -> Mapping[str, int]:

@@ -126,11 +126,17 @@ class CacheStore(Store, Protocol):
         ...
 
     @property
-    def is_shared(self) -> bool:
-        """Whether other processes use it, too.
+    def keys_last_s(self) -> float:
+        """How many seconds a process may go by a key's record without asking here again, while
+        it hears what others publish."""
+        ...
 
-        Where not, nobody but the limiter of this process could learn from counts, and it keeps
-        its own: the hits of `record` and `count` are ignored and the answer is empty.
+    @property
+    def shares_counts(self) -> bool:
+        """Whether hits are counted here for all processes.
+
+        Where not, nobody but the limiter of this process could learn from the counts, and it
+        keeps its own: the hits of `record` and `count` are ignored and the answer is empty.
         """
         ...
 

@@ -24,7 +24,7 @@ from iotflow.stores.cache.protocol import (
     Work,
 )
 from iotflow.stores.cache.statistics import entry_statistics
-from iotflow.stores.cache.ttls import CacheTtls
+from iotflow.stores.cache.ttls import KEYS_LAST_ALONE_S, CacheTtls
 from iotflow.stores.statistics import Statistic
 
 
@@ -59,6 +59,7 @@ class MemoryCache(CacheStore):
         self.counters = CacheCounters()
         self._monotonic = monotonic
         self._is_open = False
+        self._key_s = ttls.key_s
         self._keys = KeyEntries(ttls, max_keys, self.counters)
         self._latest = LatestEntries(ttls, max_devices, max_points, self.counters)
         self._online: ExpiringMap[int, bool] = ExpiringMap(ttls.online_s, max_devices)
@@ -78,7 +79,11 @@ class MemoryCache(CacheStore):
         return self._is_open
 
     @property
-    def is_shared(self) -> bool:
+    def keys_last_s(self) -> float:
+        return min(KEYS_LAST_ALONE_S, self._key_s)
+
+    @property
+    def shares_counts(self) -> bool:
         return False
 
     def sizes(self) -> Mapping[str, int]:

@@ -41,7 +41,7 @@ from iotflow.stores.cache.redis.statistics import pipe_statistics, server_statis
 from iotflow.stores.cache.redis.topology import OneServer, Topology
 from iotflow.stores.cache.redis.urls import parse_url
 from iotflow.stores.cache.statistics import entry_statistics
-from iotflow.stores.cache.ttls import CacheTtls
+from iotflow.stores.cache.ttls import KEYS_LAST_S, CacheTtls
 from iotflow.stores.statistics import Statistic
 
 
@@ -123,7 +123,11 @@ class RedisCache(CacheStore):
         return self._messages.hears
 
     @property
-    def is_shared(self) -> bool:
+    def keys_last_s(self) -> float:
+        return KEYS_LAST_S
+
+    @property
+    def shares_counts(self) -> bool:
         return True
 
     def workers(self) -> Mapping[str, Work]:
