@@ -88,7 +88,7 @@ async def calls_each(request: Any, expected: int) -> float:
 async def test_a_call_costs_no_more(
     api: httpx.AsyncClient, what: str, bound: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = api._transport.app  # type: ignore[attr-defined]
+    app = api._transport.app
     device = await create_device(api, await create_account(api))
     start_ms = 1_780_000_000_000
     records = ",".join(

@@ -117,7 +117,7 @@ class Connection(HttpToolsProtocol):
         # Bytes that came last, and those that came since the chunk in which the head began.
         self._chunk = self._head_at_most = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._since_s = self.loop.time()
         self._guard.watch(self.loop, self.connections)

@@ -110,11 +110,14 @@ async def _caller(request: HotRequest, operation: str) -> Caller:
 def _history_query(query_string: bytes) -> HistoryParameters | None:
     """The parameters, or None where something is wrong with them that an answer must explain."""
     given: dict[str, str | list[str]] = {}
+    measurements: list[str] = []
     for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
         if name == "measurement":
-            given.setdefault(name, []).append(value)  # type: ignore[union-attr]
+            measurements.append(value)
         else:
             given[name] = value
+    if measurements:
+        given["measurement"] = measurements
     try:
         return HistoryParameters.model_validate(given)
     except ValidationError:
