@@ -117,7 +117,7 @@ _SHORT_TTLS = CacheTtls(
     online_s=1.2,
 )
 # The contract is not about how quick a server is.
-PATIENT = PipeLimits(command_s=5.0, connect_s=5.0)
+PATIENT = PipeLimits(command_s=5.0, connect_s=5.0, silence_s=5.0)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from iotflow.stores.cache.protocol import Hit, KeyEntry
 from iotflow.stores.cache.redis import RedisCache
 from iotflow.stores.cache.redis.pipe import PipeLimits
 from iotflow.stores.cache.ttls import CacheTtls
-from tests.contract.cache_adapters import SteppedEpoch, running
+from tests.contract.cache_adapters import PATIENT, SteppedEpoch, running
 from tests.servers.redis_server import RedisServer
 
 pytestmark = pytest.mark.servers
@@ -233,6 +233,18 @@ class TestFrozen:
             server.client.client_unpause()
             await until(lambda: cache.doubted == 0)
             assert await cache.latest([device]) == {}
+            assert epoch.doubts == doubts
+
+    async def test_a_pause_within_its_limits_costs_a_cache_nothing(
+        self, server: RedisServer, epoch: SteppedEpoch, device: int
+    ) -> None:
+        async with cache_on(server, epoch, limits=PATIENT) as cache:
+            await complete(cache, device)
+            doubts = epoch.doubts
+            server.client.client_pause(1_000, all=True)
+            await cache.record(submission(device, 1), ())
+            assert [point.value for point in (await cache.latest([device]))[device]] == [1.5]
+            assert cache.hears
             assert epoch.doubts == doubts
 
 

@@ -81,12 +81,13 @@ class RedisCache(CacheStore):
         self._doubts = Doubts(max_doubts, self._distrust, monotonic)
         self._histories = Histories(epoch)
         parsed = parse_url(url)
+        limits = limits or PipeLimits()
         kind = Cluster if parsed.kind == "cluster" else OneServer
         self._topology: Topology = kind(
             parsed,
             self._histories,
             lambda: Breaker("cache", on_open=self._distrust, monotonic=monotonic),
-            limits or PipeLimits(),
+            limits,
             self.pipes,
         )
         calls = self.calls = Calls(self._topology)
@@ -101,6 +102,7 @@ class RedisCache(CacheStore):
             self._distrust,
             max_subscribers,
             max_messages,
+            limits.silence_s,
             monotonic,
         )
 
@@ -119,7 +121,9 @@ class RedisCache(CacheStore):
 
     @property
     def hears(self) -> bool:
-        """Whether messages of others surely arrive here; false half a second after they do not."""
+        """Whether messages of others surely arrive here; false `limits.silence_s` after they
+        do not.
+        """
         return self._messages.hears
 
     @property

@@ -15,7 +15,7 @@ from iotflow.stores.cache.protocol import Subscription
 from iotflow.stores.cache.redis.wire import DRIVER_ERRORS, Reply, Wire, end, pack
 
 # A PING each time; after the longest silence that is borne the connection is given up.
-_PING_EVERY_S, _SILENCE_S, _GRACE_S = 0.2, 0.5, 0.05
+_PING_EVERY_S, _GRACE_S = 0.2, 0.05
 _CONFIRM_S = 1.0
 _log = structlog.get_logger(__name__)
 
@@ -34,10 +34,12 @@ class Messages:
         lost: Callable[[], None],
         max_subscribers: int,
         max_messages: int,
+        silence_s: float,
         monotonic: Callable[[], float],
     ) -> None:
         self._connect = connect
         self._lost = lost
+        self._silence_s = silence_s
         self._monotonic = monotonic
         self._broker = Broker(max_subscribers, max_messages)
         self._channels: dict[str, int] = {}
@@ -49,8 +51,8 @@ class Messages:
 
     @property
     def hears(self) -> bool:
-        """Whether messages surely arrive: the server has answered half a second ago at most."""
-        return self._wire is not None and self._monotonic() - self._answered_s <= _SILENCE_S
+        """Whether messages surely arrive: the server has answered `silence_s` ago at most."""
+        return self._wire is not None and self._monotonic() - self._answered_s <= self._silence_s
 
     def sizes(self) -> dict[str, int]:
         return self._broker.sizes()
@@ -146,7 +148,7 @@ class Messages:
         wire.abort()
 
     def _is_silent(self, began_s: float) -> bool:
-        return self._monotonic() - max(self._answered_s, began_s) > _SILENCE_S
+        return self._monotonic() - max(self._answered_s, began_s) > self._silence_s
 
     def _take(self, reply: Reply) -> None:
         if isinstance(reply, Exception):

@@ -40,10 +40,13 @@ class PipeCounters:
 
 @dataclass(frozen=True, slots=True)
 class PipeLimits:
-    """`command_s` is how long a command may take, from its issue to its reply."""
+    """`command_s` is how long a command may take, from its issue to its reply; `silence_s` how
+    long the connection for messages may go without an answer before it is given up.
+    """
 
     command_s: float = 0.25
     connect_s: float = 0.5
+    silence_s: float = 0.5
     max_waiting: int = 10_000
 
 
