@@ -148,6 +148,19 @@ class TestKeys:
         await cache.advance(cache.ttls.key_s / 2 + _MARGIN_S)
         assert await cache.store.key(digest) is None
 
+    async def test_in_process_it_tells_at_once_what_it_knows(
+        self, cache: CacheHarness, digest: str, entry: KeyEntry
+    ) -> None:
+        store = cache.store
+        assert store.key_at_once(digest) is None
+        await store.fill_key(digest, entry)
+        assert store.key_at_once(digest) == (entry if store.is_in_process else None)
+        await store.revoke_keys([digest])
+        assert store.key_at_once(digest) == (REFUSED if store.is_in_process else None)
+        await store.close()
+        assert store.key_at_once(digest) is None
+        await store.open()
+
     async def test_an_unknown_key_is_remembered_briefly(
         self, cache: CacheHarness, digest: str, entry: KeyEntry
     ) -> None:

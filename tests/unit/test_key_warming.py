@@ -59,4 +59,5 @@ async def test_the_cache_knows_a_warm_key_and_the_registry_is_asked_once(
 async def test_a_warm_key_takes_no_room_in_the_process(cache: MemoryCache) -> None:
     keys = KeyAuthenticator(cast(Any, Registry()), cache, FixedEpoch(), Metrics(), lambda: NOW_S)
     await keys.warm(KEY.digest)
-    assert keys.known(KEY.secret) is None
+    assert keys.known(KEY.secret) == RECORD
+    assert (keys.local_hits, keys.local_misses) == (0, 1), "it was the cache that knew it"

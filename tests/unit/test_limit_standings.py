@@ -59,12 +59,12 @@ async def test_what_others_know_less_of_is_told_as_it_is(standings: Standings) -
 
 def test_the_nearest_limit_is_told(standings: Standings) -> None:
     limits = limiter(0)
-    limits.admit("device:1", (("ingest", 1), ("points", 1)))
+    limits.admit(1, (("ingest", 1), ("points", 1)))
     assert told(standings) == {
         b"ratelimit-policy": b'"points";q=50;w=3600',
         b"ratelimit": b'"points";r=49;t=3600',
     }
-    limits.admit("device:1", (("ingest", 90),))
+    limits.admit(1, (("ingest", 90),))
     assert told(standings)[b"ratelimit"] == b'"ingest";r=9;t=3600'
 
 

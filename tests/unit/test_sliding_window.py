@@ -1,18 +1,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotflow.limits.window import SlidingCounts
+from iotflow.limits.window import CallerCounts, DeviceCounts
 
 
-def count(counts: SlidingCounts, limit: int, now_s: float, subject: str = "it") -> bool:
+def count(counts: CallerCounts, limit: int, now_s: float, subject: str = "it") -> bool:
     if counts.used(subject, now_s) + 1 > limit:
         return False
     counts.count(subject, 1)
     return True
 
 
-def counts_of(capacity: int = 1_000) -> SlidingCounts:
-    return SlidingCounts(10, capacity)
+def counts_of(capacity: int = 1_000) -> CallerCounts:
+    return CallerCounts(10, capacity)
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=100), st.integers(1, 20))
@@ -115,3 +115,49 @@ def test_what_others_counted_is_learned_of_those_that_are_counted_here() -> None
     assert counts.of("it") == (5, 7)
     counts.learn("other", 5, 7)
     assert counts.of("other") == (0, 0)
+
+
+device_ids = st.one_of(st.integers(0, 80), st.sampled_from([2**40, 2**62]))
+steps = st.lists(st.tuples(device_ids, st.integers(1, 5), st.floats(0, 6)), max_size=60)
+
+
+@given(steps)
+def test_devices_are_counted_as_callers_are(steps: list[tuple[int, int, float]]) -> None:
+    devices, callers, now_s = DeviceCounts(10, 1_000), counts_of(), 1000.0
+    for device_id, cost, gap_s in steps:
+        now_s += gap_s
+        text = str(device_id)
+        assert devices.used(device_id, now_s) == callers.used(text, now_s)
+        devices.count(device_id, cost)
+        callers.count(text, cost)
+        assert devices.of(device_id) == callers.of(text)
+        assert len(devices) == len(callers)
+        if cost == 5:
+            learned = devices.learn(device_id, 7, 3), callers.learn(text, 7, 3)
+            assert learned[0] == learned[1]
+            assert devices.of(device_id) == callers.of(text)
+            assert devices.retry_after_s(device_id, 8, 1, now_s) == callers.retry_after_s(
+                text, 8, 1, now_s
+            )
+
+
+def test_devices_that_came_last_make_room_together_with_their_neighbours() -> None:
+    counts = DeviceCounts(10, max_pages=2)
+    for device_id in range(65):
+        assert counts.used(device_id, 1_000.0) == 0
+        counts.count(device_id, 1)
+    assert counts.evictions == 32
+    assert len(counts) == 33
+    assert [counts.of(device_id)[0] for device_id in (0, 31, 32, 63, 64)] == [1, 1, 0, 0, 1]
+
+
+def test_what_others_counted_of_devices_is_learned_of_those_that_are_counted_here() -> None:
+    counts = DeviceCounts(10, 1_000)
+    assert counts.used(1, 1_000.0) == 0
+    assert not counts.learn(1, 5, 7)
+    counts.count(1, 1)
+    assert counts.learn(1, 5, 7)
+    assert counts.of(1) == (5, 7)
+    assert not counts.learn(1, 4, 6)
+    assert not counts.learn(2, 5, 7), "its neighbour on the page is counted, and it is not"
+    assert counts.of(2) == (0, 0)

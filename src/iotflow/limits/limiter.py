@@ -8,8 +8,8 @@ with one that shares no counts.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NoReturn, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -17,11 +17,17 @@ from iotflow.domain.limits import RatePolicy
 from iotflow.errors import RateLimitedError, StoreUnavailableError
 from iotflow.limits.standing import CountedPolicy, current_standings
 from iotflow.limits.throttle import Throttle, ThrottledError
+from iotflow.limits.window import CallerCounts, DeviceCounts
 from iotflow.observability.metrics import labelled
 from iotflow.settings import RateLimitSettings
 from iotflow.stores.cache.protocol import CacheStore, Hit, WindowCount
 
-PolicyName = Literal["register", "login", "ingest", "points", "read", "write"]
+CallPolicy = Literal["register", "login", "read", "write"]
+IngestPolicy = Literal["ingest", "points"]
+# A device that ingests, by its id, or whoever else calls, by a text.
+S = TypeVar("S", int, str)
+_CALLERS = 200_000
+_DEVICE_PAGES = 100_000
 _THROTTLE_CAPACITY = 10_000
 
 
@@ -35,24 +41,30 @@ class RateLimiter:
         self._cache = cache
         self._now = now
         self._failures = settings.login_failures
-        rates: dict[PolicyName, RatePolicy] = {
+        calls: dict[CallPolicy, RatePolicy] = {
             "register": settings.register_,
             "login": settings.login,
-            "ingest": settings.ingest,
-            "points": settings.points,
             "read": settings.read,
             "write": settings.write,
         }
-        self._policies: dict[str, CountedPolicy] = {
-            name: CountedPolicy(name, rate) for name, rate in rates.items()
+        ingest: dict[IngestPolicy, RatePolicy] = {
+            "ingest": settings.ingest,
+            "points": settings.points,
+        }
+        self._of_calls: dict[str, CountedPolicy[str]] = {
+            name: CountedPolicy(name, rate, CallerCounts(rate.window_s, _CALLERS))
+            for name, rate in calls.items()
+        }
+        self._of_ingest: dict[str, CountedPolicy[int]] = {
+            name: _device_policy(name, rate) for name, rate in ingest.items()
         }
         self._of_devices = _device_policies(settings)
-        self._throttles: OrderedDict[tuple[str, str], Throttle] = OrderedDict()
+        self._throttles: OrderedDict[tuple[str, int | str], Throttle] = OrderedDict()
         self.throttled: dict[str, int] = {}
         self._shared = cache.shares_counts
         self.refused: dict[str, int] = {}
 
-    async def check(self, policy: PolicyName, subject: str, cost: int = 1) -> None:
+    async def check(self, name: CallPolicy, subject: str, cost: int = 1) -> None:
         """Count `cost` for a subject.
 
         Raises:
@@ -60,17 +72,19 @@ class RateLimiter:
         """
         if not self.enabled:
             return
-        hits = self.admit(subject, ((policy, cost),))
-        if not hits:
+        ((policy, counted, _),) = self._count(subject, ((self._of_calls[name], cost),))
+        if not self._shared:
             return
         try:
-            counts = await self._cache.count(hits)
+            hit = Hit(f"{name}:{subject}", policy.window_s, counted)
+            (count,) = await self._cache.count([hit])
         except StoreUnavailableError:
             return
-        self.settle(hits, counts)
+        self._learn(policy, subject, count)
 
-    def admit(self, subject: str, costs: Sequence[tuple[PolicyName, int]]) -> list[Hit]:
-        """Count in process, without waiting; returns what a shared cache is still to be told.
+    def admit(self, device_id: int, costs: Sequence[tuple[IngestPolicy, int]]) -> list[Hit]:
+        """Count what a device sends in process, without waiting; returns what a shared cache is
+        still to be told.
 
         A cost above a limit counts as the limit: it passes where nothing else was counted.
 
@@ -79,24 +93,45 @@ class RateLimiter:
         """
         if not self.enabled:
             return []
+        # Few fleets have devices with limits of their own, and this runs for every submission.
+        wanted = [
+            (self._of_device(name, device_id) if self._of_devices else self._of_ingest[name], cost)
+            for name, cost in costs
+        ]
+        counted = self._count(device_id, wanted)
+        if not self._shared:
+            return []
+        return [
+            Hit(f"{policy.name}:device:{device_id}", policy.window_s, cost)
+            for policy, cost, _ in counted
+        ]
+
+    def settle(self, device_id: int, hits: Sequence[Hit], counts: Sequence[WindowCount]) -> None:
+        """Learn what all processes together have counted for a device."""
+        for hit, count in zip(hits, counts, strict=False):
+            name, _, _ = hit.subject.partition(":")
+            self._learn(self._of_device(name, device_id), device_id, count)
+
+    def _of_device(self, name: str, device_id: int) -> CountedPolicy[int]:
+        return self._of_devices.get((name, device_id)) or self._of_ingest[name]
+
+    def _count(
+        self, subject: S, wanted: Iterable[tuple[CountedPolicy[S], int]]
+    ) -> list[tuple[CountedPolicy[S], int, float]]:
+        """What was counted of each policy, and what is left then."""
         now_s = self._now()
-        fitting = [self._fitting(name, subject, wanted, now_s) for name, wanted in costs]
+        fitting = [self._fitting(policy, subject, cost, now_s) for policy, cost in wanted]
         standings = current_standings.get()
         for policy, cost, left in fitting:
             policy.counts.count(subject, cost)
             if standings is not None:
                 standings.note(policy, left)
-        if not self._shared:
-            return []
-        return [
-            Hit(f"{policy.name}:{subject}", policy.window_s, cost) for policy, cost, _ in fitting
-        ]
+        return fitting
 
     def _fitting(
-        self, name: str, subject: str, wanted: int, now_s: float
-    ) -> tuple[CountedPolicy, int, float]:
+        self, policy: CountedPolicy[S], subject: S, wanted: int, now_s: float
+    ) -> tuple[CountedPolicy[S], int, float]:
         """The policy, what is to be counted, and what is left then. Raises RateLimitedError."""
-        policy = self._policy(name, subject) if self._of_devices else self._policies[name]
         limit = policy.limit
         cost = wanted if wanted < limit else limit
         if self._throttles:
@@ -106,19 +141,23 @@ class RateLimiter:
             self._refuse(policy, subject, cost, now_s)
         return policy, cost, left
 
-    def _policy(self, name: str, subject: str) -> CountedPolicy:
-        return self._of_devices.get((name, subject)) or self._policies[name]
+    def _learn(self, policy: CountedPolicy[S], subject: S, count: WindowCount) -> None:
+        if policy.counts.learn(subject, count.current, count.previous):
+            standings = current_standings.get()
+            if standings is not None:
+                used = policy.counts.used(subject, self._now())
+                standings.note(policy, policy.limit - used)
 
-    def _refuse(self, policy: CountedPolicy, subject: str, cost: int, now_s: float) -> NoReturn:
+    def _refuse(self, policy: CountedPolicy[S], subject: S, cost: int, now_s: float) -> NoReturn:
         self._note_refusal(policy)
         retry_after_s = policy.counts.retry_after_s(subject, policy.limit, cost, now_s)
         self._throttle(policy, subject, now_s, retry_after_s)
         raise RateLimitedError(policy.name, policy.limit, policy.window_s, retry_after_s)
 
-    def _note_refusal(self, policy: CountedPolicy) -> None:
+    def _note_refusal(self, policy: CountedPolicy[Any]) -> None:
         self.refused[policy.name] = self.refused.get(policy.name, 0) + 1
 
-    def _refuse_throttled(self, policy: CountedPolicy, subject: str, now_s: float) -> None:
+    def _refuse_throttled(self, policy: CountedPolicy[S], subject: S, now_s: float) -> None:
         throttle = self._throttles.get((policy.name, subject))
         if throttle is None:
             return
@@ -128,14 +167,14 @@ class RateLimiter:
             raise ThrottledError(policy.name, policy.limit, policy.window_s, left_s)
 
     def _throttle(
-        self, policy: CountedPolicy, subject: str, now_s: float, retry_after_s: int
+        self, policy: CountedPolicy[S], subject: S, now_s: float, retry_after_s: int
     ) -> None:
         """Let a device that does not wait as it is told wait longer.
 
         Raises:
             ThrottledError: from now on.
         """
-        if not subject.startswith("device:"):
+        if isinstance(subject, str) and not subject.startswith("device:"):
             return
         key = (policy.name, subject)
         throttle = self._throttles.get(key)
@@ -147,17 +186,6 @@ class RateLimiter:
             self.throttled[policy.name] = self.throttled.get(policy.name, 0) + 1
             left_s = math.ceil(throttle.shut_for_s(now_s))
             raise ThrottledError(policy.name, policy.limit, policy.window_s, left_s)
-
-    def settle(self, hits: Sequence[Hit], counts: Sequence[WindowCount]) -> None:
-        """Learn what all processes together have counted."""
-        for hit, count in zip(hits, counts, strict=False):
-            name, _, subject = hit.subject.partition(":")
-            policy = self._policy(name, subject)
-            if policy.counts.learn(subject, count.current, count.previous):
-                standings = current_standings.get()
-                if standings is not None:
-                    used = policy.counts.used(subject, self._now())
-                    standings.note(policy, policy.limit - used)
 
     async def check_failures(self, account: str) -> None:
         """Refuse another sign-in attempt where too many have failed.
@@ -209,7 +237,9 @@ class RateLimiter:
             throttled,
         )
         counts = [
-            policy.counts for policy in (*self._policies.values(), *self._of_devices.values())
+            policy.counts
+            for policies in (self._of_calls, self._of_ingest, self._of_devices)
+            for policy in policies.values()
         ]
         yield GaugeMetricFamily(
             "iotflow_rate_limit_windows", "Running counts of subjects", sum(map(len, counts))
@@ -221,11 +251,15 @@ class RateLimiter:
         )
 
 
-def _device_policies(settings: RateLimitSettings) -> dict[tuple[str, str], CountedPolicy]:
-    """What single devices have instead of the general limits, by policy and subject."""
+def _device_policies(settings: RateLimitSettings) -> dict[tuple[str, int], CountedPolicy[int]]:
+    """What single devices have instead of the general limits, by policy and device."""
     return {
-        (name, f"device:{device_id}"): CountedPolicy(name, rate)
+        (name, device_id): _device_policy(name, rate)
         for device_id, limits in settings.devices.items()
         for name, rate in (("ingest", limits.ingest), ("points", limits.points))
         if rate is not None
     }
+
+
+def _device_policy(name: str, rate: RatePolicy) -> CountedPolicy[int]:
+    return CountedPolicy(name, rate, DeviceCounts(rate.window_s, _DEVICE_PAGES))

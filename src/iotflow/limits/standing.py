@@ -6,27 +6,27 @@ bucket ends and gives room again.
 """
 
 import math
+from collections.abc import Hashable
 from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from iotflow.domain.limits import RatePolicy
 from iotflow.limits.window import SlidingCounts
 
+S = TypeVar("S", bound=Hashable)
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-_SUBJECTS = 200_000
-
-
-class CountedPolicy:
+class CountedPolicy(Generic[S]):
     """A policy, what its subjects have counted here, and its header, written once."""
 
     __slots__ = ("counts", "header", "limit", "name", "remaining", "window_s")
 
-    def __init__(self, name: str, rate: RatePolicy) -> None:
+    def __init__(self, name: str, rate: RatePolicy, counts: SlidingCounts[S]) -> None:
         self.name = name
         self.limit = rate.limit
         self.window_s = rate.window_s
-        self.counts = SlidingCounts(rate.window_s, _SUBJECTS)
+        self.counts = counts
         self.header = (
             b"ratelimit-policy",
             f'"{name}";q={rate.limit};w={rate.window_s}'.encode("ascii"),
@@ -45,11 +45,11 @@ class Standings:
     __slots__ = ("_least", "_left", "_nearest")
 
     def __init__(self) -> None:
-        self._nearest: CountedPolicy | None = None
+        self._nearest: CountedPolicy[Any] | None = None
         self._left = 0.0
         self._least = 2.0
 
-    def note(self, policy: CountedPolicy, left: float) -> None:
+    def note(self, policy: CountedPolicy[Any], left: float) -> None:
         """Note what the request has left of a policy. The one nearest to its limit is told."""
         share = left / policy.limit
         if share < self._least:

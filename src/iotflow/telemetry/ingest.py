@@ -100,9 +100,7 @@ class Ingest:
         except RefusedRecordError as error:
             error.extra = {"accepted": 0, "rejected": []}
             raise
-        hits = self._limiter.admit(
-            f"device:{key.device_id}", (("ingest", 1), ("points", len(reading.points)))
-        )
+        hits = self._limiter.admit(key.device_id, (("ingest", 1), ("points", len(reading.points))))
         points, rejected = reading.points, reading.rejected
         names = [point.measurement for point in points]
         if not self._names.are_known(key.device_id, names):
@@ -124,15 +122,14 @@ class Ingest:
 
     async def submit_batch(self, key: KeyRecord, body: bytes, *, lines: bool) -> Receipt:
         """Store the records of a batch, together. Raises as `submit` does."""
-        subject = f"device:{key.device_id}"
-        hits = self._limiter.admit(subject, (("ingest", 1),))
+        hits = self._limiter.admit(key.device_id, (("ingest", 1),))
         batch = Batch(decode_batch(body, lines=lines), self._latest_allowed_ms())
         await self._keep_within_name_limit(key.device_id, batch)
         points, accepted, rejected = batch.points, batch.accepted, batch.rejected
         if not points:
             self._metrics.points_rejected += len(rejected)
             raise NothingAcceptedError(rejected)
-        hits += self._limiter.admit(subject, (("points", accepted),))
+        hits += self._limiter.admit(key.device_id, (("points", accepted),))
         await self._write(key, points, hits, batch.details())
         self._metrics.points_accepted += accepted
         self._metrics.points_rejected += len(rejected)
@@ -194,7 +191,7 @@ class Ingest:
             newest = submission if len(points) < _FEW_POINTS else _newest(submission)
             counts = await self._cache.record(newest, hits)
             if counts:
-                self._limiter.settle(hits, counts)
+                self._limiter.settle(device_id, hits, counts)
             self._record_latency.observe(perf_counter() - written)
         except StoreUnavailableError:
             _log.debug("latest_not_cached", device_id=device_id)

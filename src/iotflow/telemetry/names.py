@@ -1,8 +1,10 @@
 """Which measurement names a device has used: it may have a bounded number of them."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from iotflow.stores.cache.local import LocalCache, SingleFlight
+from iotflow.stores.cache.expiring import ExpiringIds
+from iotflow.stores.cache.local import SingleFlight
 from iotflow.stores.telemetry.protocol import TelemetryStore
 
 _CAPACITY = 100_000
@@ -16,24 +18,27 @@ class MeasurementNames:
     process may add names meanwhile: the limit can be passed by what it adds within ten minutes.
     """
 
-    def __init__(self, store: TelemetryStore, limit: int) -> None:
+    def __init__(
+        self, store: TelemetryStore, limit: int, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limit = limit
         self._store = store
-        self._known: LocalCache[int, frozenset[str]] = LocalCache(_CAPACITY, _TTL_S)
+        self._monotonic = monotonic
+        self._known: ExpiringIds[frozenset[str]] = ExpiringIds(_TTL_S, _CAPACITY)
         self._shared: dict[frozenset[str], frozenset[str]] = {}
         self._lookups: SingleFlight[int, frozenset[str]] = SingleFlight()
 
     def are_known(self, device_id: int, names: Sequence[str]) -> bool:
         """Whether a device has used all these names before, as far as this process knows."""
-        known = self._known.get(device_id)
+        known = self._known.get(device_id, self._monotonic())
         return known is not None and known.issuperset(names)
 
     async def admit(self, device_id: int, names: Sequence[str]) -> set[str]:
         """Take in new names up to the limit; returns those that are too many."""
-        if self._known.get(device_id) is None:
+        if self._known.get(device_id, self._monotonic()) is None:
             await self._lookups.run(device_id, lambda: self._load(device_id))
         # From here to the end nothing waits, so two submissions cannot take the same room.
-        known = self._known.get(device_id) or frozenset()
+        known = self._known.get(device_id, self._monotonic()) or frozenset()
         new = [name for name in dict.fromkeys(names) if name not in known]
         room = max(0, self.limit - len(known))
         self._remember(device_id, known.union(new[:room]))
@@ -47,7 +52,7 @@ class MeasurementNames:
     def _remember(self, device_id: int, names: frozenset[str]) -> None:
         if len(self._shared) >= _CAPACITY:
             self._shared.clear()
-        self._known.put(device_id, self._shared.setdefault(names, names))
+        self._known.put(device_id, self._shared.setdefault(names, names), self._monotonic())
 
     def forget(self, device_id: int) -> None:
         """Ask the store again: names may have gone with a deletion."""

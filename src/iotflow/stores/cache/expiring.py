@@ -1,6 +1,6 @@
-"""A bounded map whose entries die of age."""
+"""Bounded maps whose entries die of age."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -11,6 +11,9 @@ W = TypeVar("W")
 
 _FREED_AT_ONCE = 4
 _TOGETHER_S = 0.1
+_PAGE_BITS = 5
+_PAGE = 1 << _PAGE_BITS
+_IN_PAGE = _PAGE - 1
 
 
 class Evicted(NamedTuple, Generic[V]):
@@ -27,57 +30,21 @@ class _Held(msgspec.Struct, Generic[V], frozen=True, gc=False):
     expires_s: float
 
 
-class ExpiringMap(Generic[K, V]):
-    """Keeps the `max_entries` that were put last or more, but never more than twice as many.
+_Pages = dict[int, list[_Held[V] | None]]
 
-    Each lives `ttl_s`, by a clock that the caller reads. Entries are of two generations, plain
-    dictionaries, which take half the room of one that knows who was used last. Once the young are
-    `max_entries`, or `ttl_s` are over, they become the old ones, and the old ones before them go.
-    So what is dead goes with the first put after one more `ttl_s`.
 
-    What is put within a tenth of a second ends together, with the first of it; and one value put
-    for many keys in that time is held once, so that it costs a key and a pointer for each.
+class _Holder(Generic[V]):
+    """What is put within a tenth of a second ends together, with the first of it; and one value
+    put for many keys in that time is held once.
     """
 
-    def __init__(self, ttl_s: float, max_entries: int) -> None:
+    def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
-        self._max_entries = max_entries
-        self._young: dict[K, _Held[V]] = {}
-        self._old: dict[K, _Held[V]] = {}
-        self._gone: dict[K, _Held[V]] = {}
-        self._turns_s = float("-inf")
         self._expires_s = float("-inf")
         self._newest: _Held[V] | None = None
 
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
-
-    def get(self, key: K, now_s: float) -> V | None:
-        held = self._young.get(key) or self._old.get(key)
-        if held is None or held.expires_s <= now_s:
-            return None
-        return held.value
-
-    def put(self, key: K, value: V, now_s: float) -> Evicted[V] | None:
-        """Set an entry and begin its life anew; returns what had to give way, if anything."""
-        evicted = self._turn(now_s)
-        if self._old.pop(key, None) is not None and not self._old:
-            self._old = {}  # the table of one that was emptied is as large as ever
-        self._young[key] = self._hold(value, now_s + self._ttl_s)
-        if self._gone:
-            self._gone = free_some(self._gone)
-        return evicted
-
-    def pop(self, key: K) -> None:
-        self._young.pop(key, None)
-        self._old.pop(key, None)
-
-    def clear(self) -> None:
-        for entries in (self._young, self._old, self._gone):
-            entries.clear()
-        self._newest = None
-
-    def _hold(self, value: V, expires_s: float) -> _Held[V]:
+    def hold(self, value: V, now_s: float) -> _Held[V]:
+        expires_s = now_s + self._ttl_s
         if not 0 <= expires_s - self._expires_s < _TOGETHER_S:
             self._expires_s = expires_s
             self._newest = None
@@ -86,18 +53,166 @@ class ExpiringMap(Generic[K, V]):
             newest = self._newest = _Held(value, self._expires_s)
         return newest
 
-    def _turn(self, now_s: float) -> Evicted[V] | None:
+    def let_go(self) -> None:
+        self._newest = None
+
+
+class Generations(Generic[K, V]):
+    """Keeps the `max_entries` that were put last or more, but never more than twice as many.
+
+    Entries are of two generations, plain dictionaries, which take half the room of one that knows
+    who was used last. Once the young are `max_entries`, or `ttl_s` are over, they become the old
+    ones, and the old ones before them go. So what was put is gone with the first put after two
+    times `ttl_s`, by a clock that the caller reads. No value is false.
+    """
+
+    def __init__(self, ttl_s: float, max_entries: int) -> None:
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+        self._gone: dict[K, V] = {}
+        self._turns_s = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def find(self, key: K) -> V | None:
+        return self._young.get(key) or self._old.get(key)
+
+    def keep(self, key: K, value: V, now_s: float) -> tuple[V, ...]:
+        """Set an entry; returns those that had to give way before their time."""
+        gave_way = self._turn(now_s)
+        if self._old.pop(key, None) is not None and not self._old:
+            self._old = {}  # the table of one that was emptied is as large as ever
+        self._young[key] = value
+        if self._gone:
+            self._gone = free_some(self._gone)
+        return gave_way
+
+    def pop(self, key: K) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def clear(self) -> None:
+        for entries in (self._young, self._old, self._gone):
+            entries.clear()
+
+    def _turn(self, now_s: float) -> tuple[V, ...]:
         """Make the young ones old, if it is time to."""
         if now_s < self._turns_s and len(self._young) < self._max_entries:
-            return None
+            return ()
         self._gone, self._old, self._young = self._old, self._young, {}
+        is_in_time, self._turns_s = now_s >= self._turns_s, now_s + self._ttl_s
+        return () if is_in_time else tuple(self._gone.values())
+
+
+class ExpiringMap(Generic[K, V]):
+    """Bounded as `Generations` are; each entry lives `ttl_s`."""
+
+    def __init__(self, ttl_s: float, max_entries: int) -> None:
+        self._entries: Generations[K, _Held[V]] = Generations(ttl_s, max_entries)
+        self._holder: _Holder[V] = _Holder(ttl_s)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K, now_s: float) -> V | None:
+        held = self._entries.find(key)
+        if held is None or held.expires_s <= now_s:
+            return None
+        return held.value
+
+    def put(self, key: K, value: V, now_s: float) -> Evicted[V] | None:
+        """Set an entry and begin its life anew; returns what had to give way, if anything."""
+        gave_way = self._entries.keep(key, self._holder.hold(value, now_s), now_s)
+        return _still_good(gave_way, now_s) if gave_way else None
+
+    def pop(self, key: K) -> None:
+        self._entries.pop(key)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._holder.let_go()
+
+
+class ExpiringIds(Generic[V]):
+    """ExpiringMap for ids, which lie close together: 32 share a page, so that an entry takes 12
+    bytes besides its value, where a dictionary takes about a hundred with its key.
+    """
+
+    def __init__(self, ttl_s: float, max_entries: int) -> None:
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._young: _Pages[V] = {}
+        self._old: _Pages[V] = {}
+        self._young_entries = 0
+        self._old_entries = 0
+        self._turns_s = float("-inf")
+        self._holder: _Holder[V] = _Holder(ttl_s)
+
+    def __len__(self) -> int:
+        return self._young_entries + self._old_entries
+
+    def get(self, key: int, now_s: float) -> V | None:
+        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        page = self._young.get(number)
+        held = page[place] if page else None
+        if held is None:
+            page = self._old.get(number)
+            held = page[place] if page else None
+        if held is None or held.expires_s <= now_s:
+            return None
+        return held.value
+
+    def put(self, key: int, value: V, now_s: float) -> Evicted[V] | None:
+        """As `ExpiringMap.put`."""
+        evicted = None
+        if now_s >= self._turns_s or self._young_entries >= self._max_entries:
+            evicted = self._turn(now_s)
+        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        page = self._young.get(number)
+        if page is None:
+            page = self._young[number] = [None] * _PAGE
+        if page[place] is None:
+            self._young_entries += 1
+            self._old_entries -= _take_from(self._old, number, place)
+        page[place] = self._holder.hold(value, now_s)
+        return evicted
+
+    def pop(self, key: int) -> None:
+        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        self._young_entries -= _take_from(self._young, number, place)
+        self._old_entries -= _take_from(self._old, number, place)
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+        self._young_entries = self._old_entries = 0
+        self._holder.let_go()
+
+    def _turn(self, now_s: float) -> Evicted[V] | None:
+        gone, self._old, self._young = self._old, self._young, {}
+        self._old_entries, self._young_entries = self._young_entries, 0
         is_in_time, self._turns_s = now_s >= self._turns_s, now_s + self._ttl_s
         if is_in_time:
             return None
-        good = [held for held in self._gone.values() if held.expires_s > now_s]
-        if not good:
-            return None
-        return Evicted([held.value for held in good], max(held.expires_s for held in good))
+        return _still_good((held for page in gone.values() for held in page if held), now_s)
+
+
+def _take_from(pages: _Pages[V], number: int, place: int) -> int:
+    """Remove an entry; how many there were."""
+    page = pages.get(number)
+    if page is None or page[place] is None:
+        return 0
+    page[place] = None
+    return 1
+
+
+def _still_good(gone: Iterable[_Held[V]], now_s: float) -> Evicted[V] | None:
+    good = [held for held in gone if held.expires_s > now_s]
+    if not good:
+        return None
+    return Evicted([held.value for held in good], max(held.expires_s for held in good))
 
 
 def free_some(gone: dict[K, W]) -> dict[K, W]:

@@ -21,7 +21,6 @@ from iotflow.stores.cache.protocol import (
     Work,
 )
 from iotflow.stores.cache.statistics import entry_statistics
-from iotflow.stores.cache.ttls import KEYS_LAST_S
 from iotflow.stores.statistics import Statistic
 
 
@@ -63,8 +62,8 @@ class NoCache(CacheStore):
         return self._alone and self._is_open
 
     @property
-    def keys_last_s(self) -> float:
-        return KEYS_LAST_S
+    def is_in_process(self) -> bool:
+        return False
 
     @property
     def shares_counts(self) -> bool:
@@ -94,6 +93,9 @@ class NoCache(CacheStore):
     async def key(self, digest: str) -> KeyEntry | None:
         self._check_open()
         self.counters.key_misses += 1
+        return None
+
+    def key_at_once(self, digest: str) -> KeyEntry | None:
         return None
 
     async def fill_key(self, digest: str, entry: KeyEntry) -> None:

@@ -126,9 +126,8 @@ class CacheStore(Store, Protocol):
         ...
 
     @property
-    def keys_last_s(self) -> float:
-        """How many seconds a process may go by a key's record without asking here again, while
-        it hears what others publish."""
+    def is_in_process(self) -> bool:
+        """Whether it is a part of this process, and so answers `key_at_once`."""
         ...
 
     @property
@@ -146,6 +145,11 @@ class CacheStore(Store, Protocol):
 
     async def key(self, digest: str) -> KeyEntry | None:
         """What is known of a key, or None where nothing is. A digest is SHA-256 in hex."""
+        ...
+
+    def key_at_once(self, digest: str) -> KeyEntry | None:
+        """`key` without waiting. None also where nobody can tell: `is_in_process` is false, or the
+        cache is closed. A miss is not counted, as `key` is asked next."""
         ...
 
     async def fill_key(self, digest: str, entry: KeyEntry) -> None:

@@ -2,12 +2,6 @@
 
 from dataclasses import dataclass
 
-KEYS_LAST_S = 5.0
-"""How long a process goes by a key's record that it has looked up (`CacheStore.keys_last_s`)."""
-
-KEYS_LAST_ALONE_S = 60.0
-"""The same where all that changes a record happens in this process, and ends it here at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class CacheTtls:

@@ -9,7 +9,7 @@ from iotflow.domain.points import LatestPoint, Submission
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.counters import CacheCounters
-from iotflow.stores.cache.expiring import ExpiringMap
+from iotflow.stores.cache.expiring import ExpiringIds
 from iotflow.stores.cache.memory.keys import KeyEntries
 from iotflow.stores.cache.memory.latest import LatestEntries
 from iotflow.stores.cache.memory.logs import SlidingLogs
@@ -24,7 +24,7 @@ from iotflow.stores.cache.protocol import (
     Work,
 )
 from iotflow.stores.cache.statistics import entry_statistics
-from iotflow.stores.cache.ttls import KEYS_LAST_ALONE_S, CacheTtls
+from iotflow.stores.cache.ttls import CacheTtls
 from iotflow.stores.statistics import Statistic
 
 
@@ -59,10 +59,9 @@ class MemoryCache(CacheStore):
         self.counters = CacheCounters()
         self._monotonic = monotonic
         self._is_open = False
-        self._key_s = ttls.key_s
         self._keys = KeyEntries(ttls, max_keys, self.counters)
         self._latest = LatestEntries(ttls, max_devices, max_points, self.counters)
-        self._online: ExpiringMap[int, bool] = ExpiringMap(ttls.online_s, max_devices)
+        self._online: ExpiringIds[bool] = ExpiringIds(ttls.online_s, max_devices)
         self._logs = SlidingLogs(max_subjects, self.counters)
         self._broker = Broker(max_subscribers, max_messages)
 
@@ -79,8 +78,8 @@ class MemoryCache(CacheStore):
         return self._is_open
 
     @property
-    def keys_last_s(self) -> float:
-        return min(KEYS_LAST_ALONE_S, self._key_s)
+    def is_in_process(self) -> bool:
+        return True
 
     @property
     def shares_counts(self) -> bool:
@@ -118,6 +117,9 @@ class MemoryCache(CacheStore):
     async def key(self, digest: str) -> KeyEntry | None:
         self._check_open()
         return self._keys.look(digest, self._monotonic())
+
+    def key_at_once(self, digest: str) -> KeyEntry | None:
+        return self._keys.glance(digest, self._monotonic()) if self._is_open else None
 
     async def fill_key(self, digest: str, entry: KeyEntry) -> None:
         self._check_open()

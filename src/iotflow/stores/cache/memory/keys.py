@@ -7,17 +7,18 @@ from msgspec.structs import astuple
 
 from iotflow.domain.devices import DeviceStatus, KeyRecord
 from iotflow.stores.cache.counters import CacheCounters
-from iotflow.stores.cache.expiring import Evicted, ExpiringMap
+from iotflow.stores.cache.expiring import Evicted, ExpiringMap, Generations
 from iotflow.stores.cache.protocol import KeyEntry
 from iotflow.stores.cache.ttls import CacheTtls
 
 OPENS_NOTHING = KeyEntry(None)
+_HALF = (1 << 128) - 1
 
-# A record packed is a third of the size of its objects, and there is one for every device. So is
-# a digest, and as a number it is half the size of its text.
-_pack = msgspec.msgpack.Encoder().encode
+# When a record ends, in tenths of a second, and its fields: packed a third of the size of their
+# objects, and there is one for every device.
+_pack_into = msgspec.msgpack.Encoder().encode_into
 _unpack = msgspec.msgpack.Decoder(
-    tuple[int, str, int, int, str, DeviceStatus, bool, int, int | None]
+    tuple[int, tuple[int, str, int, int, str, DeviceStatus, bool, int, int | None]]
 ).decode
 
 
@@ -31,7 +32,8 @@ class KeyEntries:
 
     def __init__(self, ttls: CacheTtls, max_keys: int, counters: CacheCounters) -> None:
         self._counters = counters
-        self._records: ExpiringMap[int, bytes] = ExpiringMap(ttls.key_s, max_keys)
+        self._key_s = ttls.key_s
+        self._records: Generations[int, bytes] = Generations(ttls.key_s, max_keys)
         self._unknown: ExpiringMap[int, KeyEntry] = ExpiringMap(ttls.unknown_key_s, max_keys)
         self._tombstones: ExpiringMap[int, KeyEntry] = ExpiringMap(ttls.tombstone_s, max_keys)
         self._holds: ExpiringMap[int, bool] = ExpiringMap(ttls.forget_s, max_keys)
@@ -46,34 +48,45 @@ class KeyEntries:
         }
 
     def look(self, digest: str, now_s: float) -> KeyEntry | None:
-        number = int(digest, 16)
-        packed = self._records.get(number, now_s)
-        if packed is not None:
-            self._counters.key_hits += 1
-            return KeyEntry(KeyRecord(*_unpack(packed)))
-        entry = self._tombstones.get(number, now_s) or self._unknown.get(number, now_s)
+        entry = self.glance(digest, now_s)
         if entry is None:
             self._counters.key_misses += 1
-        else:
+        return entry
+
+    def glance(self, digest: str, now_s: float) -> KeyEntry | None:
+        """`look`, for who will ask again where there is nothing: no miss is counted."""
+        number = _number(digest)
+        entry = self._record(number, now_s)
+        if entry is None:
+            entry = self._tombstones.get(number, now_s) or self._unknown.get(number, now_s)
+        if entry is not None:
             self._counters.key_hits += 1
         return entry
 
+    def _record(self, number: int, now_s: float) -> KeyEntry | None:
+        packed = self._records.find(number)
+        if packed is None:
+            return None
+        ends, record = _unpack(packed)
+        return KeyEntry(KeyRecord(*record)) if ends > now_s * 10 else None
+
     def fill(self, digest: str, entry: KeyEntry, now_s: float) -> None:
-        number = int(digest, 16)
+        number = _number(digest)
         if now_s < self._no_fills_until_s or self._is_taken(number, now_s):
             return
         if entry.record is None:
             self._count(self._unknown.put(number, OPENS_NOTHING, now_s))
         else:
-            self._count(self._records.put(number, _pack(astuple(entry.record)), now_s))
+            packed = _packed(entry.record, now_s + self._key_s)
+            self._counters.evictions += len(self._records.keep(number, packed, now_s))
 
     def revoke(self, digests: Collection[str], now_s: float) -> None:
-        for number in [int(digest, 16) for digest in digests]:
+        for number in [_number(digest) for digest in digests]:
             self._end(number)
             self._refuse_fills_after(self._tombstones.put(number, OPENS_NOTHING, now_s))
 
     def forget(self, digests: Collection[str], now_s: float) -> None:
-        for number in [int(digest, 16) for digest in digests]:
+        for number in [_number(digest) for digest in digests]:
             self._end(number)
             self._refuse_fills_after(self._holds.put(number, True, now_s))
 
@@ -83,7 +96,7 @@ class KeyEntries:
 
     def _is_taken(self, number: int, now_s: float) -> bool:
         return (
-            self._records.get(number, now_s) is not None
+            self._record(number, now_s) is not None
             or self._unknown.get(number, now_s) is not None
             or self._tombstones.get(number, now_s) is not None
             or self._holds.get(number, now_s) is not None
@@ -100,6 +113,19 @@ class KeyEntries:
         if evicted is not None:
             self._no_fills_until_s = max(self._no_fills_until_s, evicted.expires_s)
 
-    def _count(self, evicted: Evicted[KeyEntry] | Evicted[bool] | Evicted[bytes] | None) -> None:
+    def _count(self, evicted: Evicted[KeyEntry] | Evicted[bool] | None) -> None:
         if evicted is not None:
             self._counters.evictions += len(evicted.values)
+
+
+def _packed(record: KeyRecord, expires_s: float) -> bytes:
+    # What the encoder gives out itself may take a larger block than it needs.
+    packed = bytearray()
+    _pack_into((round(expires_s * 10), astuple(record)), packed)
+    return bytes(packed)
+
+
+def _number(digest: str) -> int:
+    """What stands for a digest: half of it as a number, two fifths of the size of its text. No two
+    keys share 128 bits of theirs, nor can one be found that does."""
+    return int(digest, 16) & _HALF

@@ -41,7 +41,7 @@ from iotflow.stores.cache.redis.statistics import pipe_statistics, server_statis
 from iotflow.stores.cache.redis.topology import OneServer, Topology
 from iotflow.stores.cache.redis.urls import parse_url
 from iotflow.stores.cache.statistics import entry_statistics
-from iotflow.stores.cache.ttls import KEYS_LAST_S, CacheTtls
+from iotflow.stores.cache.ttls import CacheTtls
 from iotflow.stores.statistics import Statistic
 
 
@@ -127,8 +127,8 @@ class RedisCache(CacheStore):
         return self._messages.hears
 
     @property
-    def keys_last_s(self) -> float:
-        return KEYS_LAST_S
+    def is_in_process(self) -> bool:
+        return False
 
     @property
     def shares_counts(self) -> bool:
@@ -183,6 +183,9 @@ class RedisCache(CacheStore):
     async def key(self, digest: str) -> KeyEntry | None:
         self._check_open()
         return await self._keys.look(digest)
+
+    def key_at_once(self, digest: str) -> KeyEntry | None:
+        return None
 
     async def fill_key(self, digest: str, entry: KeyEntry) -> None:
         self._check_open()

@@ -53,7 +53,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
         "synchronous=FULL",
         f"journal_size_limit={_WAL_SIZE_LIMIT_BYTES}",
         f"wal_autocheckpoint={_WAL_LONGEST_PAGES}",
-        "cache_size=-2000",
+        "cache_size=-1000",
     )
 
 

@@ -47,10 +47,13 @@ _log = structlog.get_logger(__name__)
 
 
 class _Generation:
-    """Submissions by device, and the rows of the journal that hold them, first to last."""
+    """Submissions by device, and the rows of the journal that hold them, first to last.
+
+    Of a large fleet most devices have one: it stands without a list of its own.
+    """
 
     def __init__(self) -> None:
-        self.by_device: dict[int, list[bytes]] = {}
+        self.by_device: dict[int, bytes | list[bytes]] = {}
         self.points = 0
         self.first_seq = 0
         self.last_seq = 0
@@ -60,7 +63,9 @@ class _Generation:
         self.points += len(submission.points)
         held = self.by_device.get(submission.device_id)
         if held is None:
-            self.by_device[submission.device_id] = [packed]
+            self.by_device[submission.device_id] = packed
+        elif isinstance(held, bytes):
+            self.by_device[submission.device_id] = [held, packed]
         else:
             held.append(packed)
 
@@ -77,7 +82,8 @@ class _Generation:
         """Submissions of these devices, up to the one with which they have so many points."""
         taken: list[Submission] = []
         for device_id in device_ids:
-            for packed in self.by_device[device_id]:
+            held = self.by_device[device_id]
+            for packed in (held,) if isinstance(held, bytes) else held:
                 if points <= 0:
                     return taken
                 submission = _unpack(packed)
@@ -93,7 +99,7 @@ class _Generation:
             counts[submission.device_id] = counts.get(submission.device_id, 0) + 1
         for device_id, count in counts.items():
             held = self.by_device[device_id]
-            if count == len(held):
+            if isinstance(held, bytes) or count == len(held):
                 del self.by_device[device_id]
             else:
                 del held[:count]
