@@ -83,7 +83,7 @@ async def calls_each(request: Any, expected: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("what", "bound"), [("submit", 260), ("batch", 445), ("latest", 195), ("credentials", 150)]
+    ("what", "bound"), [("submit", 252), ("batch", 430), ("latest", 195), ("credentials", 150)]
 )
 async def test_a_call_costs_no_more(
     api: httpx.AsyncClient, what: str, bound: int, capsys: pytest.CaptureFixture[str]

@@ -151,6 +151,12 @@ class RedisHarness:
         )
 
 
+async def until(holds: Callable[[], bool], limit_s: float = 5) -> None:
+    async with asyncio.timeout(limit_s):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
 @asynccontextmanager
 async def running(store: RedisCache) -> AsyncGenerator[None]:
     """Open, with its workers, and hearing messages."""
@@ -158,9 +164,7 @@ async def running(store: RedisCache) -> AsyncGenerator[None]:
     stop = asyncio.Event()
     tasks = [asyncio.create_task(work(stop), name=name) for name, work in store.workers().items()]
     try:
-        async with asyncio.timeout(5):
-            while not store.hears:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until(lambda: store.hears)
         yield
     finally:
         stop.set()

@@ -1,7 +1,7 @@
 """The contract of the cache role, on every adapter (stores/cache/protocol.py)."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from itertools import count
 from secrets import randbits, token_hex
 from typing import Any
@@ -16,7 +16,7 @@ from iotflow.domain.points import LatestPoint, Point, Submission, Value
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.cache.protocol import Hit, KeyEntry, Subscription
-from tests.contract.cache_adapters import ADAPTERS, SHARED_ADAPTERS, CacheHarness, Start
+from tests.contract.cache_adapters import ADAPTERS, SHARED_ADAPTERS, CacheHarness, Start, until
 from tests.contract.latest_model import LatestModel
 
 _device_ids = count(randbits(40) + 1)
@@ -913,12 +913,6 @@ class TestLog:
 async def heard(subscription: Subscription) -> bytes:
     async with asyncio.timeout(5):
         return (await subscription.next()).payload
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 class TestMessages:

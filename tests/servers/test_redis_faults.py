@@ -19,7 +19,7 @@ from iotflow.stores.cache.protocol import Hit, KeyEntry
 from iotflow.stores.cache.redis import RedisCache
 from iotflow.stores.cache.redis.pipe import PipeLimits
 from iotflow.stores.cache.ttls import CacheTtls
-from tests.contract.cache_adapters import PATIENT, SteppedEpoch, running
+from tests.contract.cache_adapters import PATIENT, SteppedEpoch, running, until
 from tests.servers.redis_server import RedisServer
 
 pytestmark = pytest.mark.servers
@@ -71,12 +71,6 @@ def submission(device: int, mark: int, value: float = 1.5) -> Submission:
 async def complete(cache: RedisCache, device: int, *points: LatestPoint) -> None:
     ticket = (await cache.begin_fill([device]))[device]
     assert await cache.fill_latest(device, points, ticket)
-
-
-async def until(holds: Callable[[], bool], limit_s: float = 5) -> None:
-    async with asyncio.timeout(limit_s):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def until_it_answers(cache: RedisCache) -> None:

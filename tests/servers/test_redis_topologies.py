@@ -18,7 +18,7 @@ from iotflow.stores.cache.protocol import Hit
 from iotflow.stores.cache.redis import RedisCache
 from iotflow.stores.cache.redis.codec import latest_key
 from iotflow.stores.cache.ttls import CacheTtls
-from tests.contract.cache_adapters import SteppedEpoch, running
+from tests.contract.cache_adapters import SteppedEpoch, running, until
 from tests.servers.redis_server import RedisServer, free_port
 
 pytestmark = pytest.mark.servers
@@ -107,9 +107,7 @@ class TestSentinel:
             assert replica.client.info("replication")["role"] == "master"
             assert epoch.doubts > doubts  # the new primary may lack the last writes
             assert await cache.latest([device]) == {}
-            async with asyncio.timeout(10):
-                while cache.doubted or not cache.hears:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await until(lambda: cache.doubted == 0 and cache.hears, limit_s=10)
             await complete(cache, device)
             await cache.record(submission(device, 4), ())
             found = await cache.latest([device])

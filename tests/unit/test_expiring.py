@@ -1,6 +1,5 @@
 """Maps whose entries die of age, for keys of any kind and for ids."""
 
-import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotflow.stores.cache.expiring import ExpiringIds, ExpiringMap
+from tests.unit.memory import memory_of
 
 TTL_S = 60.0
 Maps = ExpiringMap[int, str] | ExpiringIds[str]
@@ -61,15 +61,12 @@ def test_an_entry_lives_its_time_and_begins_it_anew(new: Callable[[int], Maps]) 
     assert len(kept) == 2, "what is dead goes"
 
 
-def test_a_fleet_costs_little_by_id() -> None:
-    sizes: list[int] = []
-    for step in (1, 32):
-        tracemalloc.start()
-        online = ExpiringIds[bool](TTL_S, 100_000)
+@pytest.mark.parametrize(("step", "most_bytes"), [(1, 14), (32, 440)])
+def test_a_fleet_costs_little_by_id(step: int, most_bytes: int) -> None:
+    online = ExpiringIds[bool](TTL_S, 100_000)
+
+    def fill() -> None:
         for number in range(0, 10_000 * step, step):
             online.put(number, True, 0.0)
-        sizes.append(tracemalloc.get_traced_memory()[0] // len(online))
-        tracemalloc.stop()
-    dense, sparse = sizes
-    assert dense <= 14
-    assert sparse <= 440
+
+    assert memory_of(fill) <= 10_000 * most_bytes

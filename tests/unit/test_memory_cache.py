@@ -2,7 +2,6 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from iotflow.stores.cache.memory import MemoryCache
 from iotflow.stores.cache.none import NoCache
 from iotflow.stores.cache.protocol import Hit, KeyEntry
 from iotflow.stores.cache.ttls import CacheTtls
+from tests.unit.memory import memory_of
 
 TTLS = CacheTtls()
 KNOWN = KeyEntry(
@@ -54,16 +54,6 @@ async def complete(cache: MemoryCache, device_id: int, *names: str) -> None:
 
 async def hits(cache: MemoryCache, *device_ids: int) -> set[int]:
     return set(await cache.latest(device_ids))
-
-
-def memory_of(work: Callable[[], object]) -> int:
-    """Bytes that are allocated once it is done, its result not counted."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
 
 
 def submission(device_id: int, written_us: int, *names: str) -> Submission:
@@ -368,7 +358,7 @@ class TestLocalCache:
 
 
 class TestMemory:
-    async def test_a_device_that_has_sent_costs_a_few_hundred_bytes(self, clock: Clock) -> None:
+    async def test_a_device_that_has_sent_costs_less_than_200_bytes(self, clock: Clock) -> None:
         cache, devices = await opened(clock), 10_000
 
         async def send(number: int) -> None:
@@ -391,7 +381,7 @@ class TestMemory:
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert (after - before) / devices < 330
+        assert (after - before) / devices < 200
 
 
 class TestNoCache:

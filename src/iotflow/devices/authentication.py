@@ -20,8 +20,8 @@ REVOCATIONS = "revocations"
 _REVOKE, _FORGET = "revoke", "forget"
 _DIGESTS_A_MESSAGE = 500
 
-# About what one process hears of in the few seconds that they live; the cache knows the others,
-# and where it is a part of this process it is asked for them as quickly.
+# About what one process hears of in the few seconds that they live; the cache knows the others.
+# One in this process tells at once, so few need to stand before it.
 _CAPACITY, _CAPACITY_IN_PROCESS = 10_000, 2_000
 _HEARD_TTL_S = 5.0
 _REVOKED_CAPACITY = 100_000

@@ -75,8 +75,8 @@ class RateLimiter:
         ((policy, counted, _),) = self._count(subject, ((self._of_calls[name], cost),))
         if not self._shared:
             return
+        hit = Hit(f"{name}:{subject}", policy.window_s, counted)
         try:
-            hit = Hit(f"{name}:{subject}", policy.window_s, counted)
             (count,) = await self._cache.count([hit])
         except StoreUnavailableError:
             return

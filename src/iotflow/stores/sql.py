@@ -238,7 +238,7 @@ def _create_sqlite_engine(url: URL, synchronous: str) -> AsyncEngine:
             f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
             "journal_mode=WAL",
             f"synchronous={synchronous}",
-            "cache_size=-512",
+            "cache_size=-512",  # KiB; the pages are in the system's cache, too
             "foreign_keys=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")

@@ -5,15 +5,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from iotflow.stores.cache.pages import IN_PAGE, PAGE, PAGE_BITS
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 W = TypeVar("W")
 
 _FREED_AT_ONCE = 4
 _TOGETHER_S = 0.1
-_PAGE_BITS = 5
-_PAGE = 1 << _PAGE_BITS
-_IN_PAGE = _PAGE - 1
 
 
 class Evicted(NamedTuple, Generic[V]):
@@ -107,39 +106,32 @@ class Generations(Generic[K, V]):
         return () if is_in_time else tuple(self._gone.values())
 
 
-class ExpiringMap(Generic[K, V]):
-    """Bounded as `Generations` are; each entry lives `ttl_s`."""
+class ExpiringMap(Generations[K, _Held[V]]):
+    """Generations whose entries live `ttl_s`."""
 
     def __init__(self, ttl_s: float, max_entries: int) -> None:
-        self._entries: Generations[K, _Held[V]] = Generations(ttl_s, max_entries)
+        super().__init__(ttl_s, max_entries)
         self._holder: _Holder[V] = _Holder(ttl_s)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def get(self, key: K, now_s: float) -> V | None:
-        held = self._entries.find(key)
+        # `find`, without the call: this runs for every submission.
+        held = self._young.get(key) or self._old.get(key)
         if held is None or held.expires_s <= now_s:
             return None
         return held.value
 
     def put(self, key: K, value: V, now_s: float) -> Evicted[V] | None:
         """Set an entry and begin its life anew; returns what had to give way, if anything."""
-        gave_way = self._entries.keep(key, self._holder.hold(value, now_s), now_s)
+        gave_way = self.keep(key, self._holder.hold(value, now_s), now_s)
         return _still_good(gave_way, now_s) if gave_way else None
 
-    def pop(self, key: K) -> None:
-        self._entries.pop(key)
-
     def clear(self) -> None:
-        self._entries.clear()
+        super().clear()
         self._holder.let_go()
 
 
 class ExpiringIds(Generic[V]):
-    """ExpiringMap for ids, which lie close together: 32 share a page, so that an entry takes 12
-    bytes besides its value, where a dictionary takes about a hundred with its key.
-    """
+    """ExpiringMap for ids, in pages (see pages.py)."""
 
     def __init__(self, ttl_s: float, max_entries: int) -> None:
         self._ttl_s = ttl_s
@@ -155,7 +147,7 @@ class ExpiringIds(Generic[V]):
         return self._young_entries + self._old_entries
 
     def get(self, key: int, now_s: float) -> V | None:
-        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        number, place = key >> PAGE_BITS, key & IN_PAGE
         page = self._young.get(number)
         held = page[place] if page else None
         if held is None:
@@ -170,10 +162,10 @@ class ExpiringIds(Generic[V]):
         evicted = None
         if now_s >= self._turns_s or self._young_entries >= self._max_entries:
             evicted = self._turn(now_s)
-        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        number, place = key >> PAGE_BITS, key & IN_PAGE
         page = self._young.get(number)
         if page is None:
-            page = self._young[number] = [None] * _PAGE
+            page = self._young[number] = [None] * PAGE
         if page[place] is None:
             self._young_entries += 1
             self._old_entries -= _take_from(self._old, number, place)
@@ -181,7 +173,7 @@ class ExpiringIds(Generic[V]):
         return evicted
 
     def pop(self, key: int) -> None:
-        number, place = key >> _PAGE_BITS, key & _IN_PAGE
+        number, place = key >> PAGE_BITS, key & IN_PAGE
         self._young_entries -= _take_from(self._young, number, place)
         self._old_entries -= _take_from(self._old, number, place)
 

@@ -78,6 +78,7 @@ class KeyEntries:
             self._count(self._unknown.put(number, OPENS_NOTHING, now_s))
         else:
             packed = _packed(entry.record, now_s + self._key_s)
+            # Some may have been dead: to unpack them all would hold everybody up.
             self._counters.evictions += len(self._records.keep(number, packed, now_s))
 
     def revoke(self, digests: Collection[str], now_s: float) -> None:
