@@ -12,7 +12,7 @@ from asgi_lifespan import LifespanManager
 from iotflow.app import create_app
 from iotflow.http.admission import ARRIVED_S, PROBES, Admission, Slot
 from iotflow.http.hot_routes import HotRoutes
-from iotflow.http.load import Gate, Lateness, Load, Pace
+from iotflow.http.load import Gate, Lateness, Load, Pace, Turn
 from iotflow.http.security import SecurityHeaders
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import RateLimitSettings, ServerSettings, Settings
@@ -486,3 +486,66 @@ async def test_a_request_that_the_stop_cuts_off_is_told_to_come_again(service: S
     cut_off = await last
     assert (cut_off.status_code, cut_off.json()["code"]) == (503, "overloaded")
     assert "Send it again" in cut_off.json()["detail"]
+
+
+class Turns:
+    """An application whose requests take a while each; it notes in which turn each ran."""
+
+    def __init__(self, takes_s: float) -> None:
+        self.clock = Clock()
+        self.ran: list[tuple[str, int]] = []
+        self._takes_s = takes_s
+        self._turn = 0
+        self._admission = admission_of(100, self.clock)
+        self._admission.turn = Turn(0.005, self.clock)
+        self._app = HotRoutes(self._run, (), Metrics(), SecurityHeaders(hsts_s=0), self._admission)
+
+    @property
+    def put_off(self) -> int:
+        return self._admission.turn.put_off
+
+    async def _run(self, scope: Any, _: Any, __: Any) -> None:
+        self.ran.append((scope["path"], self._turn))
+        self.clock.now_s += self._takes_s
+
+    async def of(self, *paths: str) -> list[tuple[str, int]]:
+        """Have requests come in one turn of the loop."""
+        scopes = [{"type": "http", "method": "GET", "path": path} for path in paths]
+        tasks = [asyncio.create_task(self._app(scope, nothing_to_read, None)) for scope in scopes]  # type: ignore[arg-type]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            self._turn += 1
+        await asyncio.gather(*tasks)
+        return self.ran
+
+
+async def test_a_turn_of_the_loop_begins_so_many_requests_and_no_more() -> None:
+    turns = Turns(takes_s=0.003)
+    ran = await turns.of("/a", "/b", "/c", "/d", "/e")
+    assert ran == [("/a", 0), ("/b", 0), ("/c", 1), ("/d", 1), ("/e", 2)]
+    assert turns.put_off == 3
+
+
+async def test_submissions_and_probes_wait_for_no_turn() -> None:
+    turns = Turns(takes_s=1.0)
+    submit, ready = "/api/v1/telemetry", "/health/ready"
+    assert await turns.of("/a", "/b", submit, "/c", ready) == [
+        ("/a", 0), (submit, 0), (ready, 0), ("/b", 1), ("/c", 2),
+    ]  # fmt: skip
+
+
+async def test_who_waited_begins_before_those_who_came_later() -> None:
+    turns = Turns(takes_s=1.0)
+    first = asyncio.create_task(turns.of("/a", "/b", "/c"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await turns.of("/late")
+    await first
+    assert [path for path, _ in turns.ran] == ["/a", "/b", "/c", "/late"]
+
+
+async def test_requests_that_are_done_at_once_are_never_put_off() -> None:
+    turns = Turns(takes_s=0.0001)
+    ran = await turns.of(*map(str, range(40)))
+    assert [turn for _, turn in ran] == [0] * 40
+    assert turns.put_off == 0

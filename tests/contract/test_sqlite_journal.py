@@ -122,6 +122,23 @@ class TestMerging:
         assert journal.holds(2)
         assert count(connection, "journal") == 1
 
+    def test_devices_that_are_read_are_merged_in_few_transactions(
+        self, journal: Journal, connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each waits for the interpreter's lock some times."""
+        commits: list[str] = []
+        connection.set_trace_callback(lambda sql: commits.append(sql) if "COMMIT" in sql else None)
+        journal.append([submission(n, 1.5, 2.5, device_id=n) for n in range(1, 41)])
+        journal.merge_devices([*range(1, 21), 7, 99])
+        assert len(commits) == 1
+        assert [n for n in range(1, 41) if journal.holds(n)] == [*range(21, 41)]
+        assert count(connection, "points") == 40
+        monkeypatch.setattr(sqlite_journal, "_MOST_AT_ONCE_POINTS", 10)
+        journal.merge_devices(range(21, 41))
+        assert len(commits) == 1 + 4, "and yet a transaction is bounded"
+        assert not any(map(journal.holds, range(1, 41)))
+        assert count(connection, "points") == 80
+
     def test_merging_goes_twice_as_fast_as_collecting(
         self, journal: Journal, connection: sqlite3.Connection
     ) -> None:

@@ -88,6 +88,20 @@ class TestGroupCommit:
         with closing(sqlite3.connect(path)) as other:
             assert other.execute("SELECT count(*) FROM journal").fetchone() == (1,)
 
+    async def test_readers_in_between_split_no_group(
+        self, store: SqliteTelemetryStore, path: Path
+    ) -> None:
+        await asyncio.gather(*(store.write(submission(n, device_id=n)) for n in range(1, 51)))
+        before = store.groups_committed
+        with locked(path):
+            tasks = await begun(store.write(submission(51)))
+            await asyncio.sleep(0.02)
+            for n in range(1, 51):
+                tasks += await begun(store.write(submission(100 + n)), times(store, n))
+        found = await asyncio.gather(*tasks)
+        assert all(n * 1_000 in read for n, read in enumerate(found[2::2], 1))
+        assert store.groups_committed == before + 2
+
     async def test_a_cancelled_writer_spoils_nothing(
         self, store: SqliteTelemetryStore, path: Path
     ) -> None:

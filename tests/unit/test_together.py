@@ -77,3 +77,9 @@ async def test_who_gives_up_ends_nobody_elses() -> None:
     assert await second == "1"
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_nobody_waits_for_ever() -> None:
+    together = Together(Server().ask, at_once=1, limit_s=0.01)
+    outcomes = await asyncio.gather(*map(together.get, [1, 2]), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]

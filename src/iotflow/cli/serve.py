@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from iotflow.app import MAX_BODY_BYTES, create_app
 from iotflow.cli.allocator import spare_memory
+from iotflow.cli.listeners import listening
 from iotflow.cli.stopping import ConcludingServer, GracefulStop, Workers
 from iotflow.errors import ConfigurationError
 from iotflow.http.connections import Connection, Guard
@@ -60,26 +61,26 @@ def run(
         tls_context(settings.tls)
     configure_logging(settings.log)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(_listen(settings)))
+        listeners = stack.enter_context(listening(settings))
         _lock_data_dir(settings, stack)
         if workers == 1:
-            _serve_here(settings, listener)
+            _serve_here(settings, listeners)
         else:
-            _serve_with(workers, settings, listener)
+            _serve_with(workers, settings, listeners)
 
 
-def _serve_here(settings: Settings, listener: socket.socket) -> None:
+def _serve_here(settings: Settings, listeners: list[socket.socket]) -> None:
     spare_memory()
     guard, stop = _guard(settings), GracefulStop(settings.server)
 
     def ready(runtime: Runtime) -> None:
         stop.install(runtime)
         settle()
-        _announce(settings, listener)
+        _announce(settings, listeners[0])
 
     app = create_app(settings, on_ready=ready, guard=guard)
     config = uvicorn.Config(app, **_server_options(settings, guard))
-    ConcludingServer(config, stop).run(sockets=[listener])
+    ConcludingServer(config, stop).run(sockets=listeners)
 
 
 def _announce(settings: Settings, listener: socket.socket) -> None:
@@ -89,16 +90,16 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     _say(f"Data: {_where_data_lies(settings)}")
 
 
-def _serve_with(workers: int, settings: Settings, listener: socket.socket) -> None:
+def _serve_with(workers: int, settings: Settings, listeners: list[socket.socket]) -> None:
     """Several processes; one that dies is started again. Requests wait until one is ready."""
     with tempfile.TemporaryDirectory(prefix="iotflow-workers-") as directory:
         guard = _guard(settings)
         app = functools.partial(create_worker_app, settings, Path(directory), guard)
         options = _server_options(settings, guard)
         config = uvicorn.Config(app, factory=True, workers=workers, **options)
-        _announce(settings, listener)
+        _announce(settings, listeners[0])
         _say(f"Workers: {workers}")
-        processes = Workers(config, sockets=[listener], stop_s=settings.server.stop_s)
+        processes = Workers(config, sockets=listeners, stop_s=settings.server.stop_s)
         processes.run()
     if processes.status:
         raise SystemExit(processes.status)
@@ -195,22 +196,6 @@ def _server_options(settings: Settings, guard: Guard) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.server.grace_s,
         "backlog": settings.server.backlog,
     }
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.host, settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    if sys.platform != "win32":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"IOTFLOW_PORT: cannot listen on {host}:{port} ({error.strerror}). Choose another port."
-        ) from None
-    return listener
 
 
 def settle() -> None:

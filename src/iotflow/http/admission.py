@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from iotflow.http.answers import send_answer
 from iotflow.http.bodies import arrived_body
-from iotflow.http.load import Gate, Lateness, Load, Pace
+from iotflow.http.load import Gate, Lateness, Load, Pace, Turn
 from iotflow.http.paths import API
 from iotflow.http.problems import MEDIA_TYPE, Problem
 from iotflow.http.requests import request_id
@@ -30,6 +30,9 @@ PROBES = frozenset(
 INGEST = frozenset({f"{API}/telemetry", f"{API}/telemetry/batch"})
 """Submissions. Some places are theirs alone: those who wait for a registry that stands still,
 hundreds of them perhaps, must not take all from devices that do not need it."""
+
+AT_ONCE = PROBES | INGEST
+"""What begins in the turn of the event loop in which it came, however many others do, too."""
 
 ARRIVED_S = "iotflow.arrived_s"
 """Under which a server may put into a request's scope when its headers came, by `monotonic`.
@@ -140,6 +143,7 @@ class Admission:
         self.others = Gate(self.work)
         self.probes = Gate(Load(_MAX_PROBES))
         self.shed: Counter[str] = Counter()
+        self.turn = Turn()
         self._pace = Pace(self.work, max_mean_s)
         self._lateness = Lateness(max_queue_s)
         self._security = security
@@ -201,4 +205,9 @@ class Admission:
             "Requests refused before anything was done for them",
             "reason",
             reasons,
+        )
+        yield CounterMetricFamily(
+            "iotflow_http_put_off",
+            "Requests that began in a later turn of the event loop, for this one was long enough",
+            self.turn.put_off,
         )

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iotflow.errors import IoTFlowError
-from iotflow.http.admission import Admission, NoRoomError, Slot
+from iotflow.http.admission import AT_ONCE, Admission, NoRoomError, Slot
 from iotflow.http.answers import send_answer
 from iotflow.http.problems import MEDIA_TYPE, Problem, problem_of, unexpected_problem
 from iotflow.http.requests import request_id
@@ -162,6 +162,9 @@ class HotRoutes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        turn = self._admission.turn
+        if scope["path"] not in AT_ONCE and turn.is_over():
+            await turn.another()
         slot = self._admission.enter(scope, receive)
         if slot is None:
             await self._admission.refuse(scope, send)

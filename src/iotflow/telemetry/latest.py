@@ -1,9 +1,9 @@
 """Latest values: from the cache where it knows all of them, else from the store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from iotflow.observability.metrics import Metrics
 from iotflow.stores.cache.protocol import CacheStore
 from iotflow.stores.telemetry.protocol import TelemetryStore
 
+T = TypeVar("T")
 CacheVerdict = Literal["hit", "miss", "stale"]
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class _Fills:
         self._plan([each for each in unplanned if each in self._under_way])
         reads = {self._planned[device_id] for device_id in device_ids}
         found: dict[int, Sequence[LatestPoint]] = {}
-        for each in await asyncio.gather(*map(asyncio.shield, reads)):
+        for each in await _all(list(map(asyncio.shield, reads))):
             found.update(each)
         return found
 
@@ -131,8 +132,8 @@ class LatestValues:
         generations = await self._generations(device_ids)
         with self._read_latency.timed():
             found = await self._store.latest(device_ids)
-        await asyncio.gather(
-            *[
+        await _all(
+            [
                 self._fill_cache(device_id, found.get(device_id, ()), generation)
                 for device_id, generation in generations.items()
             ]
@@ -152,6 +153,13 @@ class LatestValues:
             return await self._cache.begin_fill(device_ids)
         except StoreUnavailableError:
             return {}
+
+
+async def _all(awaitables: Sequence[Awaitable[T]]) -> list[T]:
+    """`asyncio.gather`, which makes a task of each, without one for what is alone."""
+    if len(awaitables) == 1:
+        return [await awaitables[0]]
+    return await asyncio.gather(*awaitables)
 
 
 def latest_document(device_id: int, points: Sequence[LatestPoint]) -> dict[str, Any]:

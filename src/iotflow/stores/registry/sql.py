@@ -19,8 +19,9 @@ from iotflow.stores.registry import (
     sql_tokens,
     sql_users,
 )
+from iotflow.stores.registry.sqlite_keys import SqliteKeys
 from iotflow.stores.registry.together import Together
-from iotflow.stores.sql import Database
+from iotflow.stores.sql import Database, is_postgres, sqlite_path
 from iotflow.stores.statistics import Statistic
 
 
@@ -45,7 +46,8 @@ class SqlRegistry(
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self._database = Database("registry", url, pool_size=pool_size)
-        self._lookups = Together(self.key_records)
+        self._file_keys = None if is_postgres(url) else SqliteKeys(sqlite_path(url))
+        self._lookups = self._file_keys or Together(self.key_records)
 
     @property
     def backend(self) -> str:
@@ -57,8 +59,12 @@ class SqlRegistry(
 
     async def open(self) -> None:
         await self._database.open()
+        if self._file_keys is not None:
+            self._file_keys.open()
 
     async def close(self) -> None:
+        if self._file_keys is not None:
+            self._file_keys.close()
         await self._database.close()
 
     async def statistics(self) -> list[Statistic]:

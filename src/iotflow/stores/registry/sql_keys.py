@@ -1,10 +1,9 @@
 """Device keys: what they open, rotation, revocation, and when they were last used."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import (
@@ -31,12 +30,8 @@ from iotflow.errors import ConflictError, NotFoundError, StoreUnavailableError
 from iotflow.stores.registry.models import UtcDateTime, api_keys, aware, devices, users
 from iotflow.stores.registry.protocol import NewKey
 from iotflow.stores.registry.sql_base import Connections
-from iotflow.stores.registry.together import Together
 
 MAX_LIVE_KEYS = 2
-
-# As long as a call may take: who waits for the call before as well is not kept for longer.
-_LOOKUP_S = 5.0
 
 
 def to_key(row: Any) -> ApiKey:
@@ -74,14 +69,25 @@ async def insert_keys(
     return [to_key(row) for row in await connection.execute(statement, rows)]
 
 
+class Lookups(Protocol):
+    """Finds records of keys by their digests."""
+
+    async def get(self, key: str, /) -> KeyRecord | None:
+        """The record of a key that is not revoked.
+
+        Raises:
+            StoreUnavailableError, TimeoutError: nobody can tell.
+        """
+        ...
+
+
 class Keys(Connections):
-    _lookups: Together[str, KeyRecord]
+    _lookups: Lookups
 
     async def key_record(self, digest: str, now: datetime) -> KeyRecord | None:
         now_ms = to_ms(aware(now))
         try:
-            async with asyncio.timeout(_LOOKUP_S):
-                record = await self._lookups.get(digest)
+            record = await self._lookups.get(digest)
         except TimeoutError as error:
             raise StoreUnavailableError("registry") from error
         if record is None or (record.expires_ms is not None and record.expires_ms <= now_ms):
@@ -89,12 +95,10 @@ class Keys(Connections):
         return record
 
     async def key_records(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
-        """The records of keys that are not revoked, by their digests."""
+        """The records of keys that are not revoked, by their digests, from a server."""
         async with self.reading() as connection:
-            sqlite = connection.dialect.name == "sqlite"
-            wanted = msgspec.json.encode(digests).decode() if sqlite else list(digests)
-            rows = await connection.execute(_records_of(sqlite), {"digests": wanted})
-            return {row.digest: _to_record(row) for row in rows}
+            rows = await connection.execute(_records_of_many(), {"digests": list(digests)})
+            return {digest: to_record(*columns) for digest, *columns in rows}
 
     async def keys(self, device_id: int, now: datetime) -> list[ApiKey]:
         statement = (
@@ -157,22 +161,22 @@ class Keys(Connections):
 
 
 @cache
-def _records_of(sqlite: bool) -> Any:
-    """The records of `digests`, one parameter: the statement is the same for any number of them."""
+def _records_of_many() -> Any:
+    """One parameter, `digests`: the statement is the same for any number of them."""
+    return records().where(api_keys.c.digest == any_(bindparam("digests", type_=ARRAY(String))))
+
+
+def records() -> Any:
+    """The digests and the records (see `to_record`) of keys that are not revoked."""
     key = api_keys.c
-    if sqlite:
-        each = func.json_each(bindparam("digests")).table_valued("value", name="digest")
-        chosen = key.digest.in_(select(each.c.value))
-    else:
-        chosen = key.digest == any_(bindparam("digests", type_=ARRAY(String)))
     return (
         select(
-            key.id,
             key.digest,
+            key.id,
             key.prefix,
-            key.device_id,
             key.created_at,
             key.expires_at,
+            devices.c.id,
             devices.c.user_id,
             devices.c.name,
             devices.c.status,
@@ -180,22 +184,32 @@ def _records_of(sqlite: bool) -> Any:
         )
         .join_from(api_keys, devices)
         .join(users)
-        .where(chosen, key.revoked_at.is_(None))
+        .where(key.revoked_at.is_(None))
     )
 
 
-def _to_record(row: Any) -> KeyRecord:
-    status = DeviceStatus(row.status)
+def to_record(
+    key_id: int,
+    prefix: str,
+    created_at: datetime,
+    expires_at: datetime | None,
+    device_id: int,
+    user_id: int,
+    name: str,
+    status: str,
+    is_active: bool,
+) -> KeyRecord:
+    """From the columns of `records` behind the digest."""
     return KeyRecord(
-        key_id=row.id,
-        prefix=row.prefix,
-        device_id=row.device_id,
-        user_id=row.user_id,
-        name=row.name,
-        status=status,
-        active=row.is_active and status is not DeviceStatus.INACTIVE,
-        created_ms=to_ms(row.created_at),
-        expires_ms=to_ms(row.expires_at) if row.expires_at else None,
+        key_id=key_id,
+        prefix=prefix,
+        device_id=device_id,
+        user_id=user_id,
+        name=name,
+        status=DeviceStatus(status),
+        active=bool(is_active) and status != DeviceStatus.INACTIVE,
+        created_ms=to_ms(created_at),
+        expires_ms=None if expires_at is None else to_ms(expires_at),
     )
 
 

@@ -14,6 +14,7 @@ class Together(Generic[K, V]):
 
     At most `at_once` calls are under way; whoever asks meanwhile is in the next one, with at
     most `most` others. So a quiet server is asked at once, and a busy one for many at a time.
+    Nobody waits for longer than `limit_s`, also not for the call before theirs.
     """
 
     def __init__(
@@ -22,22 +23,29 @@ class Together(Generic[K, V]):
         *,
         at_once: int = 2,
         most: int = 500,
+        limit_s: float = 5.0,
     ) -> None:
         self._ask = ask
         self._at_once = at_once
         self._most = most
+        self._limit_s = limit_s
         self._waiting: dict[K, asyncio.Future[V | None]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._beginning = False
 
     async def get(self, key: K) -> V | None:
-        """What `ask` finds, or raises. A caller that is cancelled ends nobody else's look-up."""
+        """What `ask` finds, or raises. A caller that is cancelled ends nobody else's look-up.
+
+        Raises:
+            TimeoutError: there is no answer in time.
+        """
         found = self._waiting.get(key)
         if found is None:
             found = asyncio.get_running_loop().create_future()
             self._waiting[key] = found
             self._begin()
-        return await asyncio.shield(found)
+        async with asyncio.timeout(self._limit_s):
+            return await asyncio.shield(found)
 
     def _begin(self) -> None:
         # A call takes its keys when it first runs: then those of the same turn are all there.

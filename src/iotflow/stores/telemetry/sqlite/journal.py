@@ -30,6 +30,8 @@ _LEAST_PACE_POINTS = 4
 _LEAST_CHUNK_POINTS = 128
 # Of the journal, in a transaction of their own: some tens of microseconds each.
 _FORGOTTEN_ROWS = 100
+# Of devices that are read, in a transaction.
+_MOST_AT_ONCE_POINTS = 5_000
 _PAGE_POINTS = 64
 _PAGE_BYTES = 4096
 # The page with the counters, the one with the newest row, and one for what is split now and then.
@@ -209,10 +211,10 @@ class Journal:
 
     def merge_devices(self, device_ids: Iterable[int]) -> None:
         """Put the points of these devices in their place."""
-        wanted = set(device_ids)
+        wanted = sorted(set(device_ids))
         for generation in (self._merging, self._collecting):
-            held = [device_id for device_id in wanted if device_id in generation.by_device]
-            self._merge(generation, generation.take(held, generation.points))
+            while held := [device_id for device_id in wanted if device_id in generation.by_device]:
+                self._merge(generation, generation.take(held, _MOST_AT_ONCE_POINTS))
 
     def merge_chunk(self, points: int) -> None:
         """Put about `points` of the generation that is due in their place, or, where none is left,

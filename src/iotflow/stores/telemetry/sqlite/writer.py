@@ -56,6 +56,7 @@ class _Merge(msgspec.Struct, frozen=True, gc=False):
 
 
 _Job = _Write | _Delete | _Merge
+J = TypeVar("J", _Merge, _Write | _Delete)
 
 
 class _Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -68,9 +69,10 @@ class _Outcome(msgspec.Struct, frozen=True, gc=False):
 class Writer:
     """Owns the writing connection and its thread.
 
-    A job's future is settled after its commit. Jobs are taken in the order in which they were
-    given; a long delete gives way to the others between its chunks. Everything but the thread's
-    own work happens on the event loop, counters too.
+    A job's future is settled after its commit. Writes and deletes are taken in the order in which
+    they were given; a long delete gives way to the others between its chunks. Merges go before
+    both, all that wait at once: what a reader waits for is durable already. Everything but the
+    thread's own work happens on the event loop, counters too.
     """
 
     def __init__(
@@ -91,9 +93,11 @@ class Writer:
         self._merge_from_s = 0.0
         self._max_queued_points = max_queued_points
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[_Job | None] = []
-        self._queue: SimpleQueue[list[_Job | None]] = SimpleQueue()
-        self._jobs: deque[_Job | None] = deque()
+        self._gathered: list[_Write | _Delete | None] = []
+        self._is_waking = False
+        self._queue: SimpleQueue[list[_Write | _Delete | None]] = SimpleQueue()
+        self._jobs: deque[_Write | _Delete | None] = deque()
+        self._merges: deque[_Merge] = deque()
         self._draining = False
         self._abandoned = False
         self._ended = self._loop.create_future()
@@ -148,7 +152,8 @@ class Writer:
             raise OverloadedError("reading")
         self.queued_merges += 1
         future: asyncio.Future[None] = self._loop.create_future()
-        self._hand_over(_Merge(held, future))
+        self._merges.append(_Merge(held, future))
+        self._wake()
         await future
 
     async def close(self, drain_s: float) -> None:
@@ -166,17 +171,21 @@ class Writer:
         await asyncio.to_thread(self._checkpointer.close)
         self._connection.close()
 
-    def _hand_over(self, job: _Job | None) -> None:
-        """Give a job to the thread, with all others of this turn of the loop: each waking of the
-        thread costs the loop a system call and a wait for the interpreter's lock."""
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over_gathered)
+    def _hand_over(self, job: _Write | _Delete | None) -> None:
         self._gathered.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Give the thread all jobs of this turn of the loop together: each time that it wakes
+        costs the loop a system call and a wait for the interpreter's lock."""
+        if not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon(self._hand_over_gathered)
 
     def _hand_over_gathered(self) -> None:
-        if self._gathered:
-            self._queue.put(self._gathered)
-            self._gathered = []
+        self._is_waking = False
+        self._queue.put(self._gathered)
+        self._gathered = []
 
     # From here on in the thread.
 
@@ -189,22 +198,32 @@ class Writer:
             self._tell_loop(self._ended.set_result, None)
 
     def _take_turn(self) -> None:
-        turn = self._next_turn()
-        try:
-            outcomes = self._perform(turn)
-        except Exception as error:
-            self._roll_back()
-            outcomes = [_Outcome(job, translated(error)) for job in turn]
-        if outcomes:
-            self._tell_loop(self._settle, outcomes)
+        self._take_jobs()
+        merges, turn = self._take_merges(), self._next_turn()
+        self._do(merges, self._merge_for_readers)
+        self._do(turn, self._perform)
         if self._seconds_until_merge() == 0.0:
-            self._merge_quietly(self._journal.keep_pace if turn else self._merge_chunk)
+            is_idle = not (merges or turn)
+            self._merge_quietly(self._merge_chunk if is_idle else self._journal.keep_pace)
         self._checkpointer.wrote(self._journal.take_pages())
         self._checkpointer.take_turn()
 
-    def _next_turn(self) -> Sequence[_Job]:
-        """Submissions that become one transaction, or one other job, or nothing."""
-        self._take_jobs()
+    def _do(self, jobs: Sequence[J], perform: Callable[[Sequence[J]], list[_Outcome]]) -> None:
+        """Do jobs and tell the loop what became of them."""
+        if not jobs:
+            return
+        try:
+            if self._abandoned:
+                raise StoreUnavailableError("telemetry")
+            outcomes = perform(jobs)
+        except Exception as error:
+            self._roll_back()
+            outcomes = [_Outcome(job, translated(error)) for job in jobs]
+        if outcomes:
+            self._tell_loop(self._settle, outcomes)
+
+    def _next_turn(self) -> Sequence[_Write | _Delete]:
+        """Submissions that become one transaction, or a delete, or nothing."""
         jobs, group, points = self._jobs, list[_Write](), 0
         while jobs and isinstance(job := jobs[0], _Write):
             group.append(job)
@@ -232,17 +251,22 @@ class Writer:
             while True:
                 self._jobs += self._queue.get_nowait()
 
-    def _perform(self, turn: Sequence[_Job]) -> list[_Outcome]:
-        if self._abandoned:
-            return [_Outcome(job, StoreUnavailableError("telemetry")) for job in turn]
+    def _take_merges(self) -> Sequence[_Merge]:
+        merges: list[_Merge] = []
+        while self._merges:
+            merges.append(self._merges.popleft())
+        return merges
+
+    def _merge_for_readers(self, merges: Sequence[_Merge]) -> list[_Outcome]:
+        self._journal.merge_devices([each for merge in merges for each in merge.device_ids])
+        return [_Outcome(merge, None) for merge in merges]
+
+    def _perform(self, turn: Sequence[_Write | _Delete]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         writes: list[_Write] = []
         for job in turn:
             if isinstance(job, _Write):
                 writes.append(job)
-            elif isinstance(job, _Merge):
-                self._journal.merge_devices(job.device_ids)
-                outcomes.append(_Outcome(job, None))
             elif self._delete_chunk(job.delete):
                 outcomes.append(_Outcome(job, None))
             else:
