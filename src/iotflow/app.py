@@ -130,6 +130,7 @@ def create_app(
         limit=server.max_in_flight,
         max_mean_s=server.max_mean_ms / 1000,
         max_queue_s=server.max_queue_ms / 1000,
+        max_put_off_s=server.max_put_off_ms / 1000,
     )
     metrics.add_source(admission.metrics)
     # Outside of the framework, whose own layers cost a tenth of a submission.

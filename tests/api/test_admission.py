@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from asgi_lifespan import LifespanManager
 from iotflow.app import create_app
 from iotflow.http.admission import ARRIVED_S, PROBES, Admission, Slot
 from iotflow.http.hot_routes import HotRoutes
-from iotflow.http.load import Gate, Lateness, Load, Pace, Turn
+from iotflow.http.load import Gate, Lateness, Load, Pace
 from iotflow.http.security import SecurityHeaders
 from iotflow.observability.metrics import Metrics
 from iotflow.settings import RateLimitSettings, ServerSettings, Settings
@@ -332,7 +333,9 @@ async def nothing_to_read() -> dict[str, Any]:
 
 def admission_of(limit: int, clock: Clock) -> Admission:
     security = SecurityHeaders(hsts_s=0)
-    return Admission(security, limit=limit, max_mean_s=0.5, max_queue_s=0.1, clock=clock)
+    return Admission(
+        security, limit=limit, max_mean_s=0.5, max_queue_s=0.1, max_put_off_s=1.0, clock=clock
+    )
 
 
 def test_only_lateness_that_lasts_refuses() -> None:
@@ -491,27 +494,37 @@ async def test_a_request_that_the_stop_cuts_off_is_told_to_come_again(service: S
 class Turns:
     """An application whose requests take a while each; it notes in which turn each ran."""
 
-    def __init__(self, takes_s: float) -> None:
+    def __init__(self, takes_s: float, limit: int = 100) -> None:
         self.clock = Clock()
         self.ran: list[tuple[str, int]] = []
+        self.admission = admission_of(limit, self.clock)
         self._takes_s = takes_s
         self._turn = 0
-        self._admission = admission_of(100, self.clock)
-        self._admission.turn = Turn(0.005, self.clock)
-        self._app = HotRoutes(self._run, (), Metrics(), SecurityHeaders(hsts_s=0), self._admission)
-
-    @property
-    def put_off(self) -> int:
-        return self._admission.turn.put_off
+        security = SecurityHeaders(hsts_s=0)
+        self._app = HotRoutes(self._run, (), Metrics(), security, self.admission)
 
     async def _run(self, scope: Any, _: Any, __: Any) -> None:
         self.ran.append((scope["path"], self._turn))
         self.clock.now_s += self._takes_s
 
     async def of(self, *paths: str) -> list[tuple[str, int]]:
-        """Have requests come in one turn of the loop."""
-        scopes = [{"type": "http", "method": "GET", "path": path} for path in paths]
-        tasks = [asyncio.create_task(self._app(scope, nothing_to_read, None)) for scope in scopes]  # type: ignore[arg-type]
+        """Have requests come in one turn of the loop; those that are refused have the turn -1."""
+
+        async def refused(path: str, message: Any) -> None:
+            if message.get("status") == 503:
+                self.ran.append((path, -1))
+
+        scope = {"type": "http", "method": "GET", "headers": [], ARRIVED_S: self.clock()}
+        tasks = [
+            asyncio.create_task(
+                self._app(
+                    {**scope, "path": path},
+                    nothing_to_read,
+                    partial(refused, path),
+                )
+            )
+            for path in paths
+        ]
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
             self._turn += 1
@@ -523,11 +536,11 @@ async def test_a_turn_of_the_loop_begins_so_many_requests_and_no_more() -> None:
     turns = Turns(takes_s=0.003)
     ran = await turns.of("/a", "/b", "/c", "/d", "/e")
     assert ran == [("/a", 0), ("/b", 0), ("/c", 1), ("/d", 1), ("/e", 2)]
-    assert turns.put_off == 3
+    assert turns.admission.put_off == 3
 
 
 async def test_submissions_and_probes_wait_for_no_turn() -> None:
-    turns = Turns(takes_s=1.0)
+    turns = Turns(takes_s=0.2)
     submit, ready = "/api/v1/telemetry", "/health/ready"
     assert await turns.of("/a", "/b", submit, "/c", ready) == [
         ("/a", 0), (submit, 0), (ready, 0), ("/b", 1), ("/c", 2),
@@ -535,7 +548,7 @@ async def test_submissions_and_probes_wait_for_no_turn() -> None:
 
 
 async def test_who_waited_begins_before_those_who_came_later() -> None:
-    turns = Turns(takes_s=1.0)
+    turns = Turns(takes_s=0.2)
     first = asyncio.create_task(turns.of("/a", "/b", "/c"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -548,4 +561,27 @@ async def test_requests_that_are_done_at_once_are_never_put_off() -> None:
     turns = Turns(takes_s=0.0001)
     ran = await turns.of(*map(str, range(40)))
     assert [turn for _, turn in ran] == [0] * 40
-    assert turns.put_off == 0
+    assert turns.admission.put_off == 0
+
+
+async def test_who_was_put_off_for_too_long_is_refused() -> None:
+    turns = Turns(takes_s=0.6)
+    ran = await turns.of("/a", "/b", "/c", "/d")
+    assert ran == [("/a", 0), ("/b", 1), ("/c", -1), ("/d", -1)]
+    assert turns.admission.shed == {"put_off": 2}
+
+
+async def test_no_more_wait_than_may_be_in_flight() -> None:
+    turns = Turns(takes_s=0.01, limit=2)
+    ran = await turns.of("/a", "/b", "/c", "/d")
+    assert ran == [("/a", 0), ("/d", -1), ("/b", 1), ("/c", 2)]
+    assert turns.admission.shed["put_off"] == 1
+
+
+async def test_having_been_put_off_is_not_lateness() -> None:
+    """Or reads that wait for each other would have submissions refused."""
+    turns = Turns(takes_s=0.15)
+    for _ in range(6):
+        await turns.of("/a", "/b", "/c", "/d")
+    assert not any(turns.admission.shed.values())
+    assert turns.admission.work.limit == 100

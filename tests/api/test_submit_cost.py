@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from iotflow.http import admission
 from iotflow.settings import Settings
 from tests.api.conftest import create_account, create_device, serving
 
@@ -23,9 +24,12 @@ BODY = b'{"data":{"temperature":20.5,"humidity":50.5}}'
 
 @pytest.fixture(scope="module")
 async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """As it is served: with its limits."""
-    async with serving(Settings.load(data_dir=tmp_path_factory.mktemp("costs"))) as client:
-        yield client
+    """As it is served: with its limits. Turns of the event loop are as long as they are, for to
+    count calls takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(admission, "_TURN_S", 60.0)
+        async with serving(Settings.load(data_dir=tmp_path_factory.mktemp("costs"))) as client:
+            yield client
 
 
 async def call(app: Any, method: str, path: str, key: str, body: bytes = b"") -> int:

@@ -6,6 +6,7 @@ event loop, costs no more than a short answer; those that were let in stay quick
 (docs/decisions/0015).
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -39,6 +40,9 @@ ARRIVED_S = "iotflow.arrived_s"
 Under one that does not, nothing is ever late."""
 
 _MAX_PROBES = 64
+# As long as a submission at a thousand a second may take in all.
+_TURN_S = 0.005
+_REASONS = ("in_flight", "queue_delay", "put_off")
 _RETRY_AFTER_S = 1
 _REFUSAL = Problem(
     503,
@@ -126,7 +130,8 @@ class Admission:
 
     At most `limit` requests are in flight, or fewer while they take longer than `max_mean_s`, but
     always some submissions; none is let in that waited for `max_queue_s` for its turn where others
-    have, too.
+    have, too. Those that came when a turn of the event loop was long enough wait for a later one,
+    at most `limit` and for `max_put_off_s`.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class Admission:
         limit: int,
         max_mean_s: float,
         max_queue_s: float,
+        max_put_off_s: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.work = Load(limit)
@@ -143,11 +149,47 @@ class Admission:
         self.others = Gate(self.work)
         self.probes = Gate(Load(_MAX_PROBES))
         self.shed: Counter[str] = Counter()
-        self.turn = Turn()
+        self.put_off = 0
+        """Requests that did not begin in the turn of the event loop in which they came, ever."""
+        self._limit = limit
+        self._waiting = 0
+        self._turn = Turn(_TURN_S)
+        self._max_put_off_s = max_put_off_s
         self._pace = Pace(self.work, max_mean_s)
         self._lateness = Lateness(max_queue_s)
         self._security = security
         self._clock = clock
+
+    async def turn(self, scope: Scope) -> bool:
+        """Return when a request may begin; False if it is to be refused.
+
+        What is not AT_ONCE begins in a later turn of the event loop than that in which it came,
+        if that one is over, and before those that came after.
+        """
+        now_s = self._clock()
+        if not self._turn.is_over(now_s):
+            return True
+        self.put_off += 1
+        ends_s = scope.get(ARRIVED_S, now_s) + self._max_put_off_s
+        if self._waiting < self._limit and await self._wait_for_turn(ends_s):
+            # From here on it waits for what the loop does, not for others of its kind.
+            scope[ARRIVED_S] = self._clock()
+            return True
+        self.shed["put_off"] += 1
+        return False
+
+    async def _wait_for_turn(self, ends_s: float) -> bool:
+        self._waiting += 1
+        try:
+            while True:
+                await asyncio.sleep(0)
+                now_s = self._clock()
+                if not self._turn.is_over(now_s):
+                    return True
+                if now_s >= ends_s:
+                    return False
+        finally:
+            self._waiting -= 1
 
     def enter(self, scope: Scope, receive: Receive) -> Slot | None:
         """None for a request that is to be refused."""
@@ -198,7 +240,7 @@ class Admission:
             "kind",
             [(kind, float(gate.in_flight)) for kind, gate in gates.items()],
         )
-        reasons = [(name, float(self.shed[name])) for name in ("in_flight", "queue_delay")]
+        reasons = [(name, float(self.shed[name])) for name in _REASONS]
         yield labelled(
             CounterMetricFamily,
             "iotflow_http_shed",
@@ -209,5 +251,5 @@ class Admission:
         yield CounterMetricFamily(
             "iotflow_http_put_off",
             "Requests that began in a later turn of the event loop, for this one was long enough",
-            self.turn.put_off,
+            self.put_off,
         )

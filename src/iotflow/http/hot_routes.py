@@ -162,10 +162,9 @@ class HotRoutes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        turn = self._admission.turn
-        if scope["path"] not in AT_ONCE and turn.is_over():
-            await turn.another()
-        slot = self._admission.enter(scope, receive)
+        admission = self._admission
+        may_begin = scope["path"] in AT_ONCE or await admission.turn(scope)
+        slot = admission.enter(scope, receive) if may_begin else None
         if slot is None:
             await self._admission.refuse(scope, send)
             return

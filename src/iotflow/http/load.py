@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from time import monotonic
 
 
 class Turn:
@@ -13,19 +11,15 @@ class Turn:
     points were a fifth of a second, in which nobody's commit is told and nobody is accepted.
     """
 
-    __slots__ = ("_clock", "_ends_s", "_has_begun", "_limit_s", "put_off")
+    __slots__ = ("_ends_s", "_has_begun", "_limit_s")
 
-    def __init__(self, limit_s: float = 0.005, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._clock = clock
         self._has_begun = False
         self._ends_s = 0.0
-        self.put_off = 0
-        """Requests that did not begin in the turn in which they came, ever."""
 
-    def is_over(self) -> bool:
-        """Whether a request that has not begun is to begin later, after `another`."""
-        now_s = self._clock()
+    def is_over(self, now_s: float) -> bool:
+        """Whether a request that is to begin now is to begin in a later turn."""
         if self._has_begun:
             return now_s >= self._ends_s
         self._has_begun = True
@@ -35,14 +29,6 @@ class Turn:
 
     def _end(self) -> None:
         self._has_begun = False
-
-    async def another(self) -> None:
-        """Return in a later turn, before those who came after."""
-        self.put_off += 1
-        while True:
-            await asyncio.sleep(0)
-            if not self.is_over():
-                return
 
 
 class Load:

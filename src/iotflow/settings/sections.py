@@ -129,7 +129,8 @@ class ServerSettings(StrictModel):
 
     Past `max_in_flight` requests at work in a process, or fewer while they take longer than
     `max_mean_ms` on average, or where they wait for longer than `max_queue_ms` for their turn,
-    further ones are refused (docs/decisions/0015).
+    further ones are refused (docs/decisions/0015). What is no submission leaves others their turn
+    for up to `max_put_off_ms` (docs/decisions/0021).
 
     A stop is announced in readiness for `stop_delay_s` while requests are still taken; then those
     under way have `grace_s`, and the queues what is left. After `stop_s` the process ends anyway.
@@ -145,6 +146,7 @@ class ServerSettings(StrictModel):
     max_in_flight: Annotated[int, Field(ge=1)] = 1000
     max_mean_ms: Annotated[int, Field(ge=1, le=60_000)] = 250
     max_queue_ms: Annotated[int, Field(ge=1, le=60_000)] = 200
+    max_put_off_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
     stop_delay_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     grace_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     stop_s: Annotated[float, Field(gt=0, le=7200)] = 25.0
