@@ -28,12 +28,15 @@ PROBES = frozenset(
 )
 """What must answer above all while there is too much to do."""
 
-INGEST = frozenset({f"{API}/telemetry", f"{API}/telemetry/batch"})
+_SUBMIT = f"{API}/telemetry"
+
+INGEST = frozenset({_SUBMIT, f"{_SUBMIT}/batch"})
 """Submissions. Some places are theirs alone: those who wait for a registry that stands still,
 hundreds of them perhaps, must not take all from devices that do not need it."""
 
-AT_ONCE = PROBES | INGEST
-"""What begins in the turn of the event loop in which it came, however many others do, too."""
+AT_ONCE = PROBES | {_SUBMIT}
+"""What begins in the turn of the event loop in which it came, however many others do, too: it
+takes less time than to put it off. (A batch may take milliseconds.)"""
 
 ARRIVED_S = "iotflow.arrived_s"
 """Under which a server may put into a request's scope when its headers came, by `monotonic`.

@@ -166,7 +166,7 @@ class HotRoutes:
         may_begin = scope["path"] in AT_ONCE or await admission.turn(scope)
         slot = admission.enter(scope, receive) if may_begin else None
         if slot is None:
-            await self._admission.refuse(scope, send)
+            await admission.refuse(scope, send)
             return
         try:
             found = self._match(scope["method"], scope["path"])

@@ -129,8 +129,8 @@ class ServerSettings(StrictModel):
 
     Past `max_in_flight` requests at work in a process, or fewer while they take longer than
     `max_mean_ms` on average, or where they wait for longer than `max_queue_ms` for their turn,
-    further ones are refused (docs/decisions/0015). What is no submission leaves others their turn
-    for up to `max_put_off_ms` (docs/decisions/0021).
+    further ones are refused (docs/decisions/0015). What is no single submission leaves others their
+    turn for up to `max_put_off_ms` (docs/decisions/0021).
 
     A stop is announced in readiness for `stop_delay_s` while requests are still taken; then those
     under way have `grace_s`, and the queues what is left. After `stop_s` the process ends anyway.
