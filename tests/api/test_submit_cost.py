@@ -18,7 +18,7 @@ from iotflow.settings import Settings
 from tests.api.conftest import create_account, create_device, serving
 
 TOGETHER = 50
-ROUNDS = 15
+ROUNDS = 9
 BODY = b'{"data":{"temperature":20.5,"humidity":50.5}}'
 
 
