@@ -18,7 +18,7 @@ from iotflow.settings import Settings
 from tests.api.conftest import create_account, create_device, serving
 
 TOGETHER = 50
-ROUNDS = 9
+ROUNDS = 7
 BODY = b'{"data":{"temperature":20.5,"humidity":50.5}}'
 
 
@@ -87,7 +87,7 @@ async def calls_each(request: Any, expected: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("what", "bound"), [("submit", 256), ("batch", 435), ("latest", 198), ("credentials", 155)]
+    ("what", "bound"), [("submit", 252), ("batch", 430), ("latest", 195), ("credentials", 150)]
 )
 async def test_a_call_costs_no_more(
     api: httpx.AsyncClient, what: str, bound: int, capsys: pytest.CaptureFixture[str]

@@ -35,11 +35,7 @@ def resident_bytes(pid: int) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_large_bodies_and_sign_ins_leave_little_behind(tmp_path: Path) -> None:
-    settings = {
-        "IOTFLOW_RATE_LIMITS__ENABLED": "false",
-        "IOTFLOW_SERVER__MAX_QUEUE_MS": "10000",
-        "IOTFLOW_SERVER__MAX_PUT_OFF_MS": "10000",
-    }
+    settings = {"IOTFLOW_RATE_LIMITS__ENABLED": "false", "IOTFLOW_SERVER__MAX_QUEUE_MS": "10000"}
     with served(tmp_path / "data", **settings) as service:
         credentials = register(service.url)
         with ThreadPoolExecutor(AT_ONCE) as threads:

@@ -152,44 +152,40 @@ class Admission:
         self.others = Gate(self.work)
         self.probes = Gate(Load(_MAX_PROBES))
         self.shed: Counter[str] = Counter()
+        self.turn = Turn(_TURN_S, clock)
+        """Asked before `enter` for what does not begin AT_ONCE."""
         self.put_off = 0
         """Requests that did not begin in the turn of the event loop in which they came, ever."""
         self._limit = limit
         self._waiting = 0
-        self._turn = Turn(_TURN_S)
         self._max_put_off_s = max_put_off_s
         self._pace = Pace(self.work, max_mean_s)
         self._lateness = Lateness(max_queue_s)
         self._security = security
         self._clock = clock
 
-    async def turn(self, scope: Scope) -> bool:
-        """Return when a request may begin; False if it is to be refused.
+    async def wait_for_turn(self, scope: Scope) -> bool:
+        """Have a request begin once `turn` is not over, before those that came after.
 
-        What is not AT_ONCE begins in a later turn of the event loop than that in which it came,
-        if that one is over, and before those that came after.
+        Returns False if it is to be refused.
         """
-        now_s = self._clock()
-        if not self._turn.is_over(now_s):
-            return True
         self.put_off += 1
-        ends_s = scope.get(ARRIVED_S, now_s) + self._max_put_off_s
-        if self._waiting < self._limit and await self._wait_for_turn(ends_s):
-            # From here on it waits for what the loop does, not for others of its kind.
-            scope[ARRIVED_S] = self._clock()
-            return True
-        self.shed["put_off"] += 1
-        return False
+        may_begin = self._waiting < self._limit and await self._wait(scope)
+        if not may_begin:
+            self.shed["put_off"] += 1
+        return may_begin
 
-    async def _wait_for_turn(self, ends_s: float) -> bool:
+    async def _wait(self, scope: Scope) -> bool:
+        ends_s = scope.get(ARRIVED_S, self._clock()) + self._max_put_off_s
         self._waiting += 1
         try:
             while True:
                 await asyncio.sleep(0)
-                now_s = self._clock()
-                if not self._turn.is_over(now_s):
+                if not self.turn.is_over():
+                    # What it waits for from here on is what the loop does, not others of its kind.
+                    scope[ARRIVED_S] = self._clock()
                     return True
-                if now_s >= ends_s:
+                if self._clock() >= ends_s:
                     return False
         finally:
             self._waiting -= 1

@@ -163,7 +163,11 @@ class HotRoutes:
             await self._app(scope, receive, send)
             return
         admission = self._admission
-        may_begin = scope["path"] in AT_ONCE or await admission.turn(scope)
+        may_begin = (
+            scope["path"] in AT_ONCE
+            or not admission.turn.is_over()
+            or await admission.wait_for_turn(scope)
+        )
         slot = admission.enter(scope, receive) if may_begin else None
         if slot is None:
             await admission.refuse(scope, send)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Turn:
@@ -11,15 +12,17 @@ class Turn:
     points were a fifth of a second, in which nobody's commit is told and nobody is accepted.
     """
 
-    __slots__ = ("_ends_s", "_has_begun", "_limit_s")
+    __slots__ = ("_clock", "_ends_s", "_has_begun", "_limit_s")
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
         self._limit_s = limit_s
+        self._clock = clock
         self._has_begun = False
         self._ends_s = 0.0
 
-    def is_over(self, now_s: float) -> bool:
+    def is_over(self) -> bool:
         """Whether a request that is to begin now is to begin in a later turn."""
+        now_s = self._clock()
         if self._has_begun:
             return now_s >= self._ends_s
         self._has_begun = True

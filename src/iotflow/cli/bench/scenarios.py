@@ -64,38 +64,28 @@ def _echo(fleet: Fleet) -> Requests:
     return FixedRequests([post(fleet, "/", reading(n), "none") for n in range(1000)])
 
 
-def submits(body: Callable[[int], bytes]) -> Callable[[Fleet], FixedRequests]:
+def submits(body: Callable[[int], bytes], **headers: str) -> Callable[[Fleet], FixedRequests]:
     """One submission of each writer, over and over."""
 
     def requests(fleet: Fleet) -> FixedRequests:
         path = f"{API}/telemetry"
         return FixedRequests(
-            [post(fleet, path, body(n), device.key) for n, device in enumerate(fleet.writers)]
+            [
+                post(fleet, path, body(n), device.key, **headers)
+                for n, device in enumerate(fleet.writers)
+            ]
         )
 
     return requests
 
 
-def _connecting(fleet: Fleet) -> Requests:
-    """As devices send that connect for each submission."""
-    return FixedRequests(
-        [
-            post(fleet, f"{API}/telemetry", reading(n), device.key, Connection="close")
-            for n, device in enumerate(fleet.writers)
-        ]
-    )
-
-
 def _mixed(fleet: Fleet) -> Requests:
     """Devices that submit, while somebody looks at what others have just sent."""
-    sent, query = submits(reading)(fleet), "?start_time=-24h&limit=100"
-    looked_at = [*fleet.writers[len(fleet.writers) // 2 :], *fleet.writers]
-    payloads = zip(
-        sent.payloads,
-        [_get(fleet, f"{API}/telemetry/{device.id}{query}", device) for device in looked_at],
-        strict=False,
-    )
-    return FixedRequests([payload for pair in payloads for payload in pair])
+    half, query = len(fleet.writers) // 2, "?start_time=-24h&limit=100"
+    looked_at = [*fleet.writers[half:], *fleet.writers[:half]]
+    pages = [_get(fleet, f"{API}/telemetry/{it.id}{query}", it) for it in looked_at]
+    pairs = zip(submits(reading)(fleet).payloads, pages, strict=True)
+    return FixedRequests([payload for pair in pairs for payload in pair])
 
 
 def batches(records: int) -> Callable[[Fleet], Requests]:
@@ -164,7 +154,10 @@ ROWS: tuple[Row, ...] = (
         "batch", "batch of 100 points, durable", IOTFLOW, batches(BATCH_RECORDS), 201,
         2 * BATCH_RECORDS,
     ),
-    Row("connect", "submit over a connection of its own", IOTFLOW, _connecting, 201, 2),
+    Row(
+        "connect", "submit over a connection of its own", IOTFLOW,
+        submits(reading, Connection="close"), 201, 2,
+    ),
     Row("mixed", "submit, and history of 100, in turn", IOTFLOW, _mixed, 201, 1),
     Row("latest", "latest values", IOTFLOW, latest_requests, naive=True),
     Row("uncached", "latest values, cache off", UNCACHED, latest_requests),

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from iotflow.domain.points import Submission
-from iotflow.stores.telemetry.sqlite.connections import is_callers_fault
+from iotflow.stores.sqlite_driver import is_callers_fault
 from iotflow.stores.telemetry.sqlite.upserts import write_submissions
 
 _MERGE_AFTER_POINTS = 50_000

@@ -18,11 +18,7 @@ from itertools import starmap
 from typing import Any, TypeVar
 
 from iotflow.errors import OverloadedError
-from iotflow.stores.telemetry.sqlite.connections import (
-    is_busy,
-    is_interrupted,
-    translated,
-)
+from iotflow.stores.sqlite_driver import is_busy, is_interrupted, translated
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -86,7 +82,7 @@ class Readers:
         except sqlite3.Error as error:
             if is_interrupted(error) or is_busy(error):
                 return None
-            raise translated(error) from error
+            raise translated(error, "telemetry") from error
         return list(starmap(convert, rows))
 
     def _is_not_small(self) -> bool:
@@ -107,7 +103,7 @@ class Readers:
                     await asyncio.sleep(0)
             return found
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise translated(error, "telemetry") from error
         finally:
             wanted = False
             self._give_back(connection, job)

@@ -11,6 +11,7 @@ from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.migrations import migrate
 from iotflow.stores.sql import create_engine, translated_errors
+from iotflow.stores.sqlite_driver import translated
 from iotflow.stores.statistics import Statistic
 from iotflow.stores.telemetry.protocol import (
     DevicePage,
@@ -25,7 +26,7 @@ from iotflow.stores.telemetry.protocol import (
 )
 from iotflow.stores.telemetry.sqlite import aggregates, history, submissions
 from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
-from iotflow.stores.telemetry.sqlite.connections import connect, translated
+from iotflow.stores.telemetry.sqlite.connections import connect
 from iotflow.stores.telemetry.sqlite.deletes import ALL_TIME, EVERY_WRITE_US, RangeDelete
 from iotflow.stores.telemetry.sqlite.journal import Journal
 from iotflow.stores.telemetry.sqlite.readers import Readers
@@ -74,7 +75,7 @@ class SqliteTelemetryStore:
             connections = await asyncio.to_thread(connect, self._path, self._reader_threads)
             journal = await asyncio.to_thread(Journal, connections.writer)
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise translated(error, "telemetry") from error
         self._opened = (
             Writer(
                 connections.writer,

@@ -5,10 +5,8 @@ What it commits is the journal; between commits it merges the journal into the p
 
 import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import TypeVar
@@ -18,13 +16,12 @@ import structlog
 
 from iotflow.domain.points import Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
+from iotflow.stores.sqlite_driver import is_busy, translated
 from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
-from iotflow.stores.telemetry.sqlite.connections import is_busy, translated
 from iotflow.stores.telemetry.sqlite.deletes import RangeDelete
+from iotflow.stores.telemetry.sqlite.jobs import Change, Delete, Job, Jobs, Merge, Write
 from iotflow.stores.telemetry.sqlite.journal import Journal
 
-_GROUP_SUBMISSIONS = 256
-_GROUP_POINTS = 20_000
 _MAX_DELETES = 64
 _MAX_MERGES = 1024
 # About 2 ms of the writer's time, in which nobody is answered.
@@ -36,43 +33,23 @@ _MERGE_AGAIN_S = 1.0
 _DELETE_PAGES = 200
 
 T = TypeVar("T")
+J = TypeVar("J", Merge, Change)
 
 _log = structlog.get_logger(__name__)
-
-
-class _Write(msgspec.Struct, frozen=True, gc=False):
-    submission: Submission
-    future: asyncio.Future[None]
-
-
-class _Delete(msgspec.Struct, frozen=True, gc=False):
-    delete: RangeDelete
-    future: asyncio.Future[int]
-
-
-class _Merge(msgspec.Struct, frozen=True, gc=False):
-    device_ids: Sequence[int]
-    future: asyncio.Future[None]
-
-
-_Job = _Write | _Delete | _Merge
-J = TypeVar("J", _Merge, _Write | _Delete)
 
 
 class _Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of a job. `error` None: it is done, and durable."""
 
-    job: _Job
+    job: Job
     error: Exception | None
 
 
 class Writer:
     """Owns the writing connection and its thread.
 
-    A job's future is settled after its commit. Writes and deletes are taken in the order in which
-    they were given; a long delete gives way to the others between its chunks. Merges go before
-    both, all that wait at once: what a reader waits for is durable already. Everything but the
-    thread's own work happens on the event loop, counters too.
+    A job's future is settled after its commit. A long delete gives way to others between its
+    chunks. Everything but the thread's own work happens on the event loop, counters too.
     """
 
     def __init__(
@@ -93,12 +70,7 @@ class Writer:
         self._merge_from_s = 0.0
         self._max_queued_points = max_queued_points
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[_Write | _Delete | None] = []
-        self._is_waking = False
-        self._queue: SimpleQueue[list[_Write | _Delete | None]] = SimpleQueue()
-        self._jobs: deque[_Write | _Delete | None] = deque()
-        self._merges: deque[_Merge] = deque()
-        self._draining = False
+        self._jobs = Jobs(self._loop)
         self._abandoned = False
         self._ended = self._loop.create_future()
         self._thread = Thread(target=self._run, name="iotflow-telemetry-writer", daemon=True)
@@ -126,7 +98,7 @@ class Writer:
             raise OverloadedError("telemetry")
         self.queued_points = waiting
         future: asyncio.Future[None] = self._loop.create_future()
-        self._hand_over(_Write(submission, future))
+        self._jobs.put(Write(submission, future))
         return future
 
     def delete(self, delete: RangeDelete) -> asyncio.Future[int]:
@@ -135,7 +107,7 @@ class Writer:
             raise OverloadedError("deletion")
         self.queued_deletes += 1
         future: asyncio.Future[int] = self._loop.create_future()
-        self._hand_over(_Delete(delete, future))
+        self._jobs.put(Delete(delete, future))
         return future
 
     async def merge(self, device_ids: Iterable[int]) -> None:
@@ -152,14 +124,12 @@ class Writer:
             raise OverloadedError("reading")
         self.queued_merges += 1
         future: asyncio.Future[None] = self._loop.create_future()
-        self._merges.append(_Merge(held, future))
-        self._wake()
+        self._jobs.put_merge(Merge(held, future))
         await future
 
     async def close(self, drain_s: float) -> None:
         """Write what is queued, for at most about `drain_s`; what is left then is refused."""
-        self._hand_over(None)
-        self._hand_over_gathered()
+        self._jobs.close()
         try:
             async with asyncio.timeout(drain_s):
                 await asyncio.shield(self._ended)
@@ -171,39 +141,23 @@ class Writer:
         await asyncio.to_thread(self._checkpointer.close)
         self._connection.close()
 
-    def _hand_over(self, job: _Write | _Delete | None) -> None:
-        self._gathered.append(job)
-        self._wake()
-
-    def _wake(self) -> None:
-        """Give the thread all jobs of this turn of the loop together: each time that it wakes
-        costs the loop a system call and a wait for the interpreter's lock."""
-        if not self._is_waking:
-            self._is_waking = True
-            self._loop.call_soon(self._hand_over_gathered)
-
-    def _hand_over_gathered(self) -> None:
-        self._is_waking = False
-        self._queue.put(self._gathered)
-        self._gathered = []
-
     # From here on in the thread.
 
     def _run(self) -> None:
         try:
-            while not (self._draining and not self._jobs and self._queue.empty()):
+            while not self._jobs.is_done:
                 self._take_turn()
             self._merge_quietly(self._merge_rest)
         finally:
             self._tell_loop(self._ended.set_result, None)
 
     def _take_turn(self) -> None:
-        self._take_jobs()
-        merges, turn = self._take_merges(), self._next_turn()
+        self._jobs.wait(self._seconds_to_wait())
+        merges, changes = self._jobs.take_merges(), self._jobs.take_changes()
         self._do(merges, self._merge_for_readers)
-        self._do(turn, self._perform)
+        self._do(changes, self._change)
         if self._seconds_until_merge() == 0.0:
-            is_idle = not (merges or turn)
+            is_idle = not (merges or changes)
             self._merge_quietly(self._merge_chunk if is_idle else self._journal.keep_pace)
         self._checkpointer.wrote(self._journal.take_pages())
         self._checkpointer.take_turn()
@@ -218,60 +172,24 @@ class Writer:
             outcomes = perform(jobs)
         except Exception as error:
             self._roll_back()
-            outcomes = [_Outcome(job, translated(error)) for job in jobs]
+            outcomes = [_Outcome(job, translated(error, "telemetry")) for job in jobs]
         if outcomes:
             self._tell_loop(self._settle, outcomes)
 
-    def _next_turn(self) -> Sequence[_Write | _Delete]:
-        """Submissions that become one transaction, or a delete, or nothing."""
-        jobs, group, points = self._jobs, list[_Write](), 0
-        while jobs and isinstance(job := jobs[0], _Write):
-            group.append(job)
-            jobs.popleft()
-            points += len(job.submission.points)
-            if len(group) == _GROUP_SUBMISSIONS or points >= _GROUP_POINTS:
-                break
-        if group or not jobs:
-            return group
-        other = jobs.popleft()
-        if other is None:
-            self._draining = True
-            return ()
-        return (other,)
-
-    def _take_jobs(self) -> None:
-        """Everything that was handed over; waits where there is nothing to do."""
-        with suppress(Empty):
-            if not self._jobs:
-                self._jobs += self._queue.get(timeout=self._seconds_to_wait())
-        self._take_waiting_jobs()
-
-    def _take_waiting_jobs(self) -> None:
-        with suppress(Empty):
-            while True:
-                self._jobs += self._queue.get_nowait()
-
-    def _take_merges(self) -> Sequence[_Merge]:
-        merges: list[_Merge] = []
-        while self._merges:
-            merges.append(self._merges.popleft())
-        return merges
-
-    def _merge_for_readers(self, merges: Sequence[_Merge]) -> list[_Outcome]:
+    def _merge_for_readers(self, merges: Sequence[Merge]) -> list[_Outcome]:
         self._journal.merge_devices([each for merge in merges for each in merge.device_ids])
         return [_Outcome(merge, None) for merge in merges]
 
-    def _perform(self, turn: Sequence[_Write | _Delete]) -> list[_Outcome]:
+    def _change(self, changes: Sequence[Change]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
-        writes: list[_Write] = []
-        for job in turn:
-            if isinstance(job, _Write):
+        writes: list[Write] = []
+        for job in changes:
+            if isinstance(job, Write):
                 writes.append(job)
             elif self._delete_chunk(job.delete):
                 outcomes.append(_Outcome(job, None))
             else:
-                self._take_waiting_jobs()
-                self._jobs.append(job)  # those who came meanwhile go first
+                self._jobs.put_back(job)
         return outcomes + self._commit(writes) if writes else outcomes
 
     def _delete_chunk(self, delete: RangeDelete) -> bool:
@@ -281,7 +199,7 @@ class Writer:
         self._checkpointer.wrote(_DELETE_PAGES)
         return delete.take_chunk(self._connection)
 
-    def _commit(self, group: Sequence[_Write]) -> list[_Outcome]:
+    def _commit(self, group: Sequence[Write]) -> list[_Outcome]:
         """One transaction for all; if it fails one for each, so that one spoils no other."""
         try:
             if self._journal.is_full:
@@ -290,7 +208,7 @@ class Writer:
         except Exception as error:
             self._roll_back()
             if len(group) == 1 or self._abandoned or is_busy(error):
-                return [_Outcome(job, translated(error)) for job in group]
+                return [_Outcome(job, translated(error, "telemetry")) for job in group]
             _log.warning("telemetry_group_failed", submissions=len(group), error=repr(error))
             return [outcome for job in group for outcome in self._commit([job])]
         return [_Outcome(job, None) for job in group]
@@ -333,10 +251,10 @@ class Writer:
         committed = 0
         for outcome in outcomes:
             job, error = outcome.job, outcome.error
-            if isinstance(job, _Write):
+            if isinstance(job, Write):
                 self.queued_points -= len(job.submission.points)
                 committed += error is None
-            elif isinstance(job, _Merge):
+            elif isinstance(job, Merge):
                 self.queued_merges -= 1
             else:
                 self.queued_deletes -= 1
@@ -344,7 +262,7 @@ class Writer:
                 continue  # cancelled; what it asked for is done all the same
             if error is not None:
                 job.future.set_exception(error)
-            elif isinstance(job, _Delete):
+            elif isinstance(job, Delete):
                 job.future.set_result(job.delete.deleted)
             else:
                 job.future.set_result(None)
