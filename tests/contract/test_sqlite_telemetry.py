@@ -98,7 +98,7 @@ class TestGroupCommit:
             await asyncio.sleep(0.02)
             for n in range(1, 51):
                 tasks += await begun(store.write(submission(100 + n)), times(store, n))
-        found = await asyncio.gather(*tasks)
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 10)
         assert all(n * 1_000 in read for n, read in enumerate(found[2::2], 1))
         assert store.groups_committed == before + 2
 

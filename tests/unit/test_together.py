@@ -81,5 +81,6 @@ async def test_who_gives_up_ends_nobody_elses() -> None:
 
 async def test_nobody_waits_for_ever() -> None:
     together = Together(Server().ask, at_once=1, limit_s=0.01)
-    outcomes = await asyncio.gather(*map(together.get, [1, 2]), return_exceptions=True)
+    asked = asyncio.gather(*map(together.get, [1, 2]), return_exceptions=True)
+    outcomes = await asyncio.wait_for(asked, 10)
     assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
