@@ -103,13 +103,20 @@ def parse_query_time(text: str, now_ms: int) -> int:
 
 def format_ms(timestamp_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds and `Z`."""
-    seconds, milliseconds = divmod(timestamp_ms, 1000)
-    return f"{_format_second(seconds)}.{milliseconds:03d}Z"
+    days, of_day_ms = divmod(timestamp_ms, DAY_MS)
+    minute, second = _MINUTES[of_day_ms // MINUTE_MS], _SECONDS[of_day_ms // SECOND_MS % 60]
+    return f"{_format_day(days)}{minute}{second}{_MILLISECONDS[of_day_ms % SECOND_MS]}"
 
 
-@lru_cache(maxsize=4096)
-def _format_second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+# Pages of history hold many times, hardly any of them twice: looked up by their parts.
+_MINUTES = [f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
+_SECONDS = [f"{second:02d}." for second in range(60)]
+_MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
+
+
+@lru_cache(maxsize=1024)
+def _format_day(days: int) -> str:
+    return (_EPOCH + timedelta(days=days)).strftime("%Y-%m-%d")
 
 
 def to_ms(moment: datetime) -> int:

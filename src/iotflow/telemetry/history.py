@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -27,14 +26,10 @@ class FleetRow(Row, gc=False):
     device_name: str
 
 
-# Who looks at a device again asks for nearly the same times again.
-_timestamp = lru_cache(maxsize=8192)(format_ms)
-
-
 def rows(points: Sequence[Point]) -> list[Row]:
     """Points as they are told; no unit is null."""
     return [
-        Row(_timestamp(point.timestamp_ms), point.measurement, point.value, point.unit or None)
+        Row(format_ms(point.timestamp_ms), point.measurement, point.value, point.unit or None)
         for point in points
     ]
 
@@ -42,7 +37,7 @@ def rows(points: Sequence[Point]) -> list[Row]:
 def fleet_rows(points: Sequence[DevicePoint], names: dict[int, str]) -> list[FleetRow]:
     return [
         FleetRow(
-            _timestamp(found.point.timestamp_ms),
+            format_ms(found.point.timestamp_ms),
             found.point.measurement,
             found.point.value,
             found.point.unit or None,

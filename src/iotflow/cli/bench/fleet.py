@@ -15,9 +15,11 @@ from iotflow.cli.bench.servers import Server
 
 API = "/api/v1"
 DAY_MINUTES = 1440
-HISTORY_DEVICES = 20
+HISTORY_DEVICES = 100
 _BULK = 500
 _MINUTE_MS = 60_000
+# Devices are not in step: no two of them tell the same times.
+_STEP_MS = 7_919
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,9 @@ def prepare(server: Server, devices: int, histories: int = HISTORY_DEVICES) -> F
         for number, device in enumerate(fleet.writers):
             headers = {"X-API-Key": device.key, "Content-Type": "application/json"}
             expect(api.post("/telemetry", content=reading(number), headers=headers), 201)
-        for device in fleet.histories:
+        for number, device in enumerate(fleet.histories):
             key = {"X-API-Key": device.key}
-            expect(api.post("/telemetry/batch", json=_day_of_minutes(), headers=key), 201)
+            expect(api.post("/telemetry/batch", json=_day_of_minutes(number), headers=key), 201)
     return fleet
 
 
@@ -102,9 +104,10 @@ def register(api: httpx.Client, count: int) -> Iterator[BenchDevice]:
             yield BenchDevice(result["device"]["id"], result["api_key"])
 
 
-def _day_of_minutes() -> dict[str, object]:
-    """One temperature a minute over the 24 hours until now."""
-    now_ms = int(time.time() * 1000) // _MINUTE_MS * _MINUTE_MS
+def _day_of_minutes(number: int) -> dict[str, object]:
+    """One temperature a minute over the 24 hours until now, at a second of the device's own."""
+    own_ms = number * _STEP_MS % _MINUTE_MS
+    now_ms = (int(time.time() * 1000) - own_ms) // _MINUTE_MS * _MINUTE_MS + own_ms
     first_ms = now_ms - (DAY_MINUTES - 1) * _MINUTE_MS
     return {
         "records": [
