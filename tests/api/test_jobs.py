@@ -30,6 +30,7 @@ from iotflow.stores.registry.protocol import NewDevice, NewKey, NewUser
 from iotflow.stores.registry.sql import SqlRegistry
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
 from tests.api.conftest import Account, DeviceUnderTest, create_account, create_device, serving
+from tests.stored import stored
 
 API = "/api/v1"
 SETTLE_S = 0.5
@@ -50,8 +51,7 @@ async def service(data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def rows(data_dir: Path, role: str, statement: str, *values: Any) -> list[Any]:
-    with closing(sqlite3.connect(data_dir / f"{role}.db")) as connection:
-        return connection.execute(statement, values).fetchall()
+    return stored(data_dir / f"{role}.db", statement, *values)
 
 
 def leftovers(data_dir: Path, device_id: int) -> dict[str, int]:
@@ -219,16 +219,14 @@ async def test_what_comes_late_is_removed_too(data_dir: Path) -> None:
                 break
             await asyncio.sleep(0.02)
         assert leftovers(data_dir, device.id) == {}
-        with closing(sqlite3.connect(data_dir / "telemetry.db", timeout=5)) as connection:
-            connection.execute(insert_late(columns(connection)), (device.id,))
-            connection.commit()
+        rows(data_dir, "telemetry", insert_late(columns(data_dir)), device.id)
         assert leftovers(data_dir, device.id) == {"telemetry.points": 1}
         await until_done(client, job_id, owner)
         assert leftovers(data_dir, device.id) == {}
 
 
-def columns(connection: sqlite3.Connection) -> list[str]:
-    return [row[1] for row in connection.execute("PRAGMA table_info(points)")]
+def columns(data_dir: Path) -> list[str]:
+    return [row[1] for row in rows(data_dir, "telemetry", "PRAGMA table_info(points)")]
 
 
 def insert_late(names: list[str]) -> str:

@@ -26,6 +26,7 @@ from tests.api.conftest import (
     create_device,
     serving,
 )
+from tests.stored import stored
 
 API = "/api/v1"
 LONGEST_S = 20.0
@@ -67,9 +68,7 @@ class Service:
         return found
 
     def rows(self, role: str, statement: str, *values: Any) -> list[Any]:
-        path = self.data_dir / f"{role}.db"
-        with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
-            return connection.execute(statement, values).fetchall()
+        return stored(self.data_dir / f"{role}.db", statement, *values)
 
     def events(self) -> dict[str, Any]:
         """All events of submissions, by id."""

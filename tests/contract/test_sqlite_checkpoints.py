@@ -1,7 +1,6 @@
 """The embedded store's write-ahead log: copied beside the writer, and never long."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -13,6 +12,7 @@ from structlog.testing import capture_logs
 from iotflow.domain.points import Point, Submission
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
 from iotflow.stores.telemetry.sqlite.checkpoints import PAGES, Checkpointer
+from iotflow.stores.telemetry.sqlite.driver import Connection, open_file
 
 PAGE_BYTES = 4096
 
@@ -22,13 +22,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "telemetry.db"
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-
 @pytest.fixture
-def writer(path: Path) -> Generator[sqlite3.Connection]:
-    with closing(connect(path)) as connection:
+def writer(path: Path) -> Generator[Connection]:
+    with closing(open_file(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("CREATE TABLE filled (page BLOB)")
@@ -36,13 +32,13 @@ def writer(path: Path) -> Generator[sqlite3.Connection]:
 
 
 @pytest.fixture
-def checkpointer(writer: sqlite3.Connection, path: Path) -> Generator[Checkpointer]:
-    checkpointer = Checkpointer(connect(path), writer)
+def checkpointer(writer: Connection, path: Path) -> Generator[Checkpointer]:
+    checkpointer = Checkpointer(open_file(path), writer)
     yield checkpointer
     checkpointer.close()
 
 
-def fill(connection: sqlite3.Connection, pages: int) -> None:
+def fill(connection: Connection, pages: int) -> None:
     connection.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         " INSERT INTO filled SELECT zeroblob(3500) FROM n",
@@ -68,7 +64,7 @@ def wait_for_pages(path: Path, pages: int, meanwhile: Callable[[], None] = lambd
 
 
 def test_a_long_log_is_copied_while_the_writer_does_nothing(
-    checkpointer: Checkpointer, writer: sqlite3.Connection, path: Path
+    checkpointer: Checkpointer, writer: Connection, path: Path
 ) -> None:
     fill(writer, PAGES)
     checkpointer.wrote(PAGES - 1)
@@ -81,7 +77,7 @@ def test_a_long_log_is_copied_while_the_writer_does_nothing(
 
 
 def test_the_writer_copies_what_came_meanwhile_and_the_log_begins_anew(
-    checkpointer: Checkpointer, writer: sqlite3.Connection, path: Path
+    checkpointer: Checkpointer, writer: Connection, path: Path
 ) -> None:
     for _ in range(5):
         before = pages_in_file(path)
@@ -95,9 +91,9 @@ def test_the_writer_copies_what_came_meanwhile_and_the_log_begins_anew(
 
 
 def test_a_reader_holds_up_neither_the_writer_nor_the_next_copy(
-    checkpointer: Checkpointer, writer: sqlite3.Connection, path: Path
+    checkpointer: Checkpointer, writer: Connection, path: Path
 ) -> None:
-    with closing(connect(path)) as reader:
+    with closing(open_file(path)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM filled").fetchone() == (0,)
         fill(writer, PAGES)
@@ -110,8 +106,8 @@ def test_a_reader_holds_up_neither_the_writer_nor_the_next_copy(
     assert writer.execute("SELECT count(*) FROM filled").fetchone() == (PAGES + 1,)
 
 
-def test_a_copy_that_fails_is_told_and_tried_again(writer: sqlite3.Connection, path: Path) -> None:
-    beside = connect(path)
+def test_a_copy_that_fails_is_told_and_tried_again(writer: Connection, path: Path) -> None:
+    beside = open_file(path)
     checkpointer = Checkpointer(beside, writer)
     beside.close()
     for _ in range(2):

@@ -1,12 +1,12 @@
 """The journal in front of the embedded store's points: durable at once, in its place later."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncGenerator, Generator
-from contextlib import closing
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
+import apsw
 import pytest
 
 from iotflow.domain.points import Point, Submission, Value
@@ -15,7 +15,9 @@ from iotflow.stores.telemetry.protocol import HistoryQuery
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
 from iotflow.stores.telemetry.sqlite import journal as sqlite_journal
 from iotflow.stores.telemetry.sqlite.connections import connect
+from iotflow.stores.telemetry.sqlite.driver import Connection, Parameters, Rows
 from iotflow.stores.telemetry.sqlite.journal import Journal
+from tests.stored import stored
 
 EVER = TimeRange(0, 10**12)
 AFTER_S = 5.0
@@ -49,7 +51,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def connection(path: Path) -> Generator[sqlite3.Connection]:
+def connection(path: Path) -> Generator[Connection]:
     connections = connect(path, 1)
     yield connections.writer
     writing = (connections.writer, connections.checkpointer)
@@ -57,14 +59,36 @@ def connection(path: Path) -> Generator[sqlite3.Connection]:
         each.close()
 
 
+class Watched:
+    """A connection, what it was told, and how it waited for the disk at that time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.statements: list[tuple[str, int]] = []
+        self._connection = connection
+
+    def execute(self, statement: str, parameters: Parameters = ()) -> Rows:
+        self.statements.append((statement, self._connection.pragma("synchronous")))
+        return self._connection.execute(statement, parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def count(self, beginning: str) -> int:
+        return sum(statement.startswith(beginning) for statement, _ in self.statements)
+
+
 @pytest.fixture
-def journal(connection: sqlite3.Connection, clock: Clock) -> Journal:
-    return Journal(connection, clock)
+def watched(connection: Connection) -> Watched:
+    return Watched(connection)
 
 
-def count(connection: sqlite3.Connection, table: str) -> int:
-    found: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    return found
+@pytest.fixture
+def journal(watched: Watched, clock: Clock) -> Journal:
+    return Journal(watched, clock)
+
+
+def count(connection: Connection, table: str) -> int:
+    return len(connection.execute(f"SELECT * FROM {table}").fetchall())
 
 
 async def journal_points(store: SqliteTelemetryStore) -> float:
@@ -79,7 +103,7 @@ async def journal_points(store: SqliteTelemetryStore) -> float:
 
 class TestMerging:
     def test_points_are_merged_after_a_while(
-        self, journal: Journal, clock: Clock, connection: sqlite3.Connection
+        self, journal: Journal, clock: Clock, connection: Connection
     ) -> None:
         assert journal.seconds_until_due() is None
         journal.append([submission(1), submission(2, device_id=2)])
@@ -101,7 +125,7 @@ class TestMerging:
         assert journal.seconds_until_due() == 0.0
 
     def test_a_chunk_is_bounded_and_ends_within_a_device(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         journal.append([submission(mark, 1.5, 2.5) for mark in range(1, 11)])
         journal.merge_chunk(5)
@@ -113,7 +137,7 @@ class TestMerging:
         assert not journal.holds(1)
 
     def test_the_rows_of_what_came_meanwhile_stay(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         journal.append([submission(mark) for mark in range(1, 11)])
         journal.merge_chunk(5)
@@ -123,24 +147,26 @@ class TestMerging:
         assert count(connection, "journal") == 1
 
     def test_devices_that_are_read_are_merged_in_few_transactions(
-        self, journal: Journal, connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+        self,
+        journal: Journal,
+        watched: Watched,
+        connection: Connection,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Each waits for the interpreter's lock some times."""
-        commits: list[str] = []
-        connection.set_trace_callback(lambda sql: commits.append(sql) if "COMMIT" in sql else None)
         journal.append([submission(n, 1.5, 2.5, device_id=n) for n in range(1, 41)])
         journal.merge_devices([*range(1, 21), 7, 99])
-        assert len(commits) == 1
+        assert watched.count("COMMIT") == 1
         assert [n for n in range(1, 41) if journal.holds(n)] == [*range(21, 41)]
         assert count(connection, "points") == 40
         monkeypatch.setattr(sqlite_journal, "_MOST_AT_ONCE_POINTS", 10)
         journal.merge_devices(range(21, 41))
-        assert len(commits) == 1 + 4, "and yet a transaction is bounded"
+        assert watched.count("COMMIT") == 1 + 4, "and yet a transaction is bounded"
         assert not any(map(journal.holds, range(1, 41)))
         assert count(connection, "points") == 80
 
     def test_merging_goes_twice_as_fast_as_collecting(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         journal.append([submission(mark, *[1.5] * 50) for mark in range(1, 21)])
         journal.merge_chunk(1)
@@ -160,7 +186,7 @@ class TestMerging:
         assert not journal.holds(1)
 
     def test_a_long_journal_goes_piece_by_piece(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         for mark in range(1, 251):
             journal.append([submission(mark)])
@@ -174,9 +200,7 @@ class TestMerging:
         assert not journal.holds(1)
         assert journal.holds(2)
 
-    def test_one_device_can_be_merged_alone(
-        self, journal: Journal, connection: sqlite3.Connection
-    ) -> None:
+    def test_one_device_can_be_merged_alone(self, journal: Journal, connection: Connection) -> None:
         journal.append([submission(1), submission(2, device_id=2), submission(3)])
         journal.merge_devices([1, 7, 1])
         assert not journal.holds(1)
@@ -186,7 +210,7 @@ class TestMerging:
         assert count(connection, "points") == 3
 
     def test_the_later_write_wins_in_whatever_order_they_are_merged(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         def at_zero(mark: int, value: Value) -> Submission:
             return Submission(1, 1, (Point(0, "t", value),), mark)
@@ -206,38 +230,32 @@ class TestPagefuls:
     PAGEFUL = [1.5] * 64
 
     def test_they_go_to_their_place_at_once(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, watched: Watched, connection: Connection
     ) -> None:
-        commits: list[str] = []
-        connection.set_trace_callback(lambda sql: commits.append(sql) if "COMMIT" in sql else None)
         journal.append([submission(1), submission(2, *self.PAGEFUL, device_id=2)])
-        assert len(commits) == 1
+        assert watched.count("COMMIT") == 1
         assert [journal.holds(device) for device in (1, 2)] == [True, False]
         assert (count(connection, "journal"), count(connection, "points")) == (1, 64)
         assert connection.execute("SELECT * FROM latest").fetchall() == [(2, "t", 2_063)]
         assert journal.points == 1
 
     def test_those_of_many_devices_are_one_statement(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, watched: Watched, connection: Connection
     ) -> None:
         """Each statement of a busy service waits for the interpreter's lock."""
-        inserts: list[str] = []
-        connection.set_trace_callback(
-            lambda sql: inserts.append(sql) if sql.startswith("INSERT INTO points") else None
-        )
         journal.append([submission(n, *[1.5] * 100, device_id=n) for n in range(1, 11)])
-        assert len(inserts) == 1
+        assert watched.count("INSERT INTO points") == 1
         assert count(connection, "points") == 1_000
 
     def test_alone_they_leave_the_journal_empty(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         journal.append([submission(2, *self.PAGEFUL)])
         assert journal.seconds_until_due() is None
         assert (count(connection, "journal"), count(connection, "points")) == (0, 64)
 
     def test_a_later_write_that_waits_still_wins(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         for mark in (5, 9):
             journal.append([Submission(1, 1, (Point(7_000, "t", mark),), mark)])
@@ -253,47 +271,36 @@ class TestPagefuls:
         others = [submission(2, device_id=2), submission(3, *self.PAGEFUL, device_id=3)]
         writes = [store.write(each) for each in (others[0], bad, others[1])]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
-        assert [type(each) for each in outcomes] == [NoneType, sqlite3.IntegrityError, NoneType]
+        assert [type(each) for each in outcomes] == [NoneType, apsw.ConstraintError, NoneType]
         assert set(await store.latest([1, 2, 3])) == {2, 3}
         await store.close()
 
 
 class TestDurability:
     def test_the_journal_is_flushed_and_merges_are_not(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, watched: Watched, connection: Connection
     ) -> None:
         """Both settings are restored, also after a merge that failed."""
-
-        def level() -> int:
-            with closing(connection.cursor()) as cursor:
-                found: int = cursor.execute("PRAGMA synchronous").fetchone()[0]
-            return found
-
-        seen: list[int] = []
-        connection.set_trace_callback(
-            lambda sql: seen.append(1 if "NORMAL" in sql else 2) if "synchronous=" in sql else None
-        )
-        journal.append([submission(1)])
-        assert level() == FULL
-        journal.merge_all(100)
-        assert level() == FULL
-        connection.set_trace_callback(None)
-        assert seen[:2] == [NORMAL, FULL]
-        journal.append([submission(2)])
-        connection.execute("ALTER TABLE points RENAME TO elsewhere")
-        connection.commit()
-        with pytest.raises(sqlite3.OperationalError):
+        for mark in (1, 2):
+            journal.append([submission(mark)])
             journal.merge_all(100)
-        assert level() == FULL
+        told = [(each.split()[0], level) for each, level in watched.statements]
+        durable = [each for each in told if each[0] in ("INSERT", "COMMIT") and each[1] == FULL]
+        assert durable == [("INSERT", FULL)] * 2, "of the journal, each a transaction"
+        assert told.count(("COMMIT", NORMAL)) == 4
+        journal.append([submission(3)])
+        connection.execute("ALTER TABLE points RENAME TO elsewhere")
+        with pytest.raises(apsw.SQLError):
+            journal.merge_all(100)
+        assert connection.pragma("synchronous") == FULL
         assert journal.holds(1)
         assert count(connection, "journal") == 1
         connection.execute("ALTER TABLE elsewhere RENAME TO points")
-        connection.commit()
         journal.merge_all(100)
-        assert count(connection, "points") == 2
+        assert count(connection, "points") == 3
 
     def test_what_a_dead_process_left_is_merged(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         values: list[Value] = [1.5, -0.0, 2**63 - 1, True, "text", 3]
         journal.append([submission(1, *values), submission(2, device_id=2)])
@@ -309,7 +316,7 @@ class TestDurability:
         assert [kind for (kind,) in kinds] == [0, 0, 1, 2, 3, 1]
 
     def test_one_that_can_never_be_stored_holds_up_no_other(
-        self, journal: Journal, connection: sqlite3.Connection
+        self, journal: Journal, connection: Connection
     ) -> None:
         # Nothing lets such a value in; if something did, the others would still be safe.
         journal.append([submission(1), submission(2, float("nan")), submission(3)])
@@ -332,9 +339,8 @@ class TestStore:
         await store.write(submission(1))
         await store.write(submission(2, device_id=2))
         assert await store.delete_range(1, EVER, 10) == 1
-        with closing(sqlite3.connect(path)) as other:
-            assert count(other, "journal") == 0
-            assert other.execute("SELECT device_id FROM points").fetchall() == [(2,)]
+        assert stored(path, "SELECT * FROM journal") == []
+        assert stored(path, "SELECT device_id FROM points") == [(2,)]
         await store.close()
         await store.open()
         assert (await store.history(HistoryQuery(1, EVER, 10))).items == []
@@ -345,8 +351,8 @@ class TestStore:
     ) -> None:
         await store.write(submission(1))
         await store.close()
-        with closing(sqlite3.connect(path)) as other:
-            assert (count(other, "journal"), count(other, "points")) == (0, 1)
+        assert stored(path, "SELECT * FROM journal") == []
+        assert len(stored(path, "SELECT * FROM points")) == 1
         await store.open()
 
     async def test_more_than_is_to_be_collected_is_merged_before_more_is_taken(

@@ -3,7 +3,6 @@
 Counted in instructions of SQLite's virtual machine, which no busy machine changes.
 """
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -42,12 +41,13 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sqlit
 async def steps(store: SqliteTelemetryStore, read: Callable[[], Awaitable[object]]) -> int:
     """Instructions that a read takes on the connection of the event loop, rounded to STEPS."""
     assert store._opened is not None
-    connection: sqlite3.Connection = store._opened[1]._inline
+    connection = store._opened[1]._inline
     count = 0
 
-    def tick() -> None:
+    def tick() -> bool:
         nonlocal count
         count += 1
+        return False
 
     connection.set_progress_handler(tick, STEPS)
     try:

@@ -1,7 +1,6 @@
 """What the embedded telemetry store promises beyond the contract: groups, isolation, draining."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ from iotflow.domain.times import TimeRange
 from iotflow.errors import OverloadedError, StoreUnavailableError
 from iotflow.stores.telemetry.protocol import HistoryQuery
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
+from iotflow.stores.telemetry.sqlite.driver import open_file
+from tests.stored import stored
 
 ALL = TimeRange(0, 10**9)
 
@@ -44,7 +45,7 @@ async def times(store: SqliteTelemetryStore, device_id: int = 1) -> list[int]:
 @contextmanager
 def locked(path: Path) -> Generator[None]:
     """Somebody else holds the write lock."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(open_file(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
@@ -85,8 +86,7 @@ class TestGroupCommit:
             await asyncio.sleep(0.02)
             assert not task.done()
         await task
-        with closing(sqlite3.connect(path)) as other:
-            assert other.execute("SELECT count(*) FROM journal").fetchone() == (1,)
+        assert stored(path, "SELECT count(*) FROM journal") == [(1,)]
 
     async def test_readers_in_between_split_no_group(
         self, store: SqliteTelemetryStore, path: Path

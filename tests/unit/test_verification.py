@@ -1,9 +1,7 @@
 """Verification: what it looks at, what it writes, and that it gives way to stops and replicas."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from iotflow.stores.registry.protocol import NewDevice, NewJob, NewKey, NewUser
 from iotflow.stores.registry.sql import SqlRegistry
 from iotflow.stores.telemetry.protocol import HistoryQuery, Page
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
+from tests.stored import stored
 
 NOW_S = 1_800_000_000.0
 NOW_MS = int(NOW_S * 1000)
@@ -85,8 +84,7 @@ class World:
     async def forget_latest(self) -> None:
         """Take all of the telemetry store's latest index away."""
         await self.telemetry.latest([self.device_id])  # what is in the journal goes to its place
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
-            connection.execute("DELETE FROM latest")
+        stored(self.path, "DELETE FROM latest")
 
     def work(
         self, events: EventStore | None = None, events_kept_ms: int | None = None
@@ -155,8 +153,7 @@ async def test_the_newest_point_counts_in_whichever_pass_it_is_found(
     await world.log_events()
     # An index that reaches the first point alone.
     await world.telemetry.latest([world.device_id])
-    with closing(sqlite3.connect(world.path, timeout=5)) as connection, connection:
-        connection.execute("UPDATE latest SET timestamp_ms = ? WHERE measurement = 'b'", (at_ms,))
+    stored(world.path, "UPDATE latest SET timestamp_ms = ? WHERE measurement = 'b'", at_ms)
     held = await world.held()
     await work.run(held, asyncio.Event())
     assert [fault for fault, _ in faults(held.job)] == ["latest_in_store"]

@@ -12,10 +12,9 @@ from iotflow.domain.devices import KeyRecord
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.registry.models import api_keys
 from iotflow.stores.registry.sql_keys import records, to_record
-from iotflow.stores.sqlite_driver import open_file, translated
 
 # Readers wait for nobody but who recovers the file after a crash; the loop waits with them.
-_PRAGMAS = ("busy_timeout=100", "query_only=ON", "cache_size=-512")
+_PRAGMAS = "PRAGMA busy_timeout=100; PRAGMA query_only=ON; PRAGMA cache_size=-512"
 
 
 class SqliteKeys:
@@ -42,9 +41,10 @@ class SqliteKeys:
             StoreUnavailableError: it cannot be read.
         """
         try:
-            self._connection = open_file(self._path, *_PRAGMAS)
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection.executescript(_PRAGMAS)
         except sqlite3.Error as error:
-            raise translated(error, "registry") from error
+            raise StoreUnavailableError("registry") from error
 
     def close(self) -> None:
         if self._connection is not None:
@@ -63,7 +63,7 @@ class SqliteKeys:
             # All of them, or the statement would hold its view of the file open.
             rows = self._connection.execute(self._sql, (digest,)).fetchall()
         except sqlite3.Error as error:
-            raise translated(error, "registry") from error
+            raise StoreUnavailableError("registry") from error
         return _record(*rows[0]) if rows else None
 
 

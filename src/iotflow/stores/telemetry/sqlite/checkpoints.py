@@ -1,9 +1,10 @@
 """Bringing what was committed from the write-ahead log into the file, beside the writer."""
 
-import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
+
+from iotflow.stores.telemetry.sqlite.driver import Connection
 
 PAGES = 1_000
 """How long the log grows, about, before it is copied: SQLite's own measure."""
@@ -22,7 +23,7 @@ class Checkpointer:
     All belongs to the writer's thread, between its transactions, but `close`.
     """
 
-    def __init__(self, beside: sqlite3.Connection, writer: sqlite3.Connection) -> None:
+    def __init__(self, beside: Connection, writer: Connection) -> None:
         self._beside = beside
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, "iotflow-telemetry-checkpoint")
@@ -60,5 +61,5 @@ class Checkpointer:
         self._beside.close()
 
 
-def _copy_log(connection: sqlite3.Connection) -> None:
+def _copy_log(connection: Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

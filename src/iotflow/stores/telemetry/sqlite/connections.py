@@ -1,11 +1,10 @@
 """Connections to the telemetry file."""
 
-import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
-from iotflow.stores.sqlite_driver import open_file
+from iotflow.stores.telemetry.sqlite.driver import Connection, open_file
 
 _BUSY_TIMEOUT_MS = 5_000
 _WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
@@ -17,10 +16,10 @@ class Connections(NamedTuple):
     """One that writes, one that copies what it wrote into the file, one that reads on the event
     loop, some that read in threads."""
 
-    writer: sqlite3.Connection
-    checkpointer: sqlite3.Connection
-    inline: sqlite3.Connection
-    readers: list[sqlite3.Connection]
+    writer: Connection
+    checkpointer: Connection
+    inline: Connection
+    readers: list[Connection]
 
 
 def connect(path: Path, readers: int) -> Connections:
@@ -37,17 +36,17 @@ def connect(path: Path, readers: int) -> Connections:
     return Connections(writer, checkpointer, inline, pool)
 
 
-def _connect_writer(path: Path) -> sqlite3.Connection:
+def _connect_writer(path: Path) -> Connection:
     return open_file(
         path,
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        f"journal_size_limit={_WAL_SIZE_LIMIT_BYTES}",
-        f"wal_autocheckpoint={_WAL_LONGEST_PAGES}",
-        "cache_size=-1000",
+        busy_timeout=_BUSY_TIMEOUT_MS,
+        journal_mode="WAL",
+        synchronous="FULL",
+        journal_size_limit=_WAL_SIZE_LIMIT_BYTES,
+        wal_autocheckpoint=_WAL_LONGEST_PAGES,
+        cache_size=-1000,
     )
 
 
-def _connect_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
-    return open_file(path, f"busy_timeout={busy_timeout_ms}", "query_only=ON")
+def _connect_reader(path: Path, busy_timeout_ms: int) -> Connection:
+    return open_file(path, busy_timeout=busy_timeout_ms, query_only="ON")

@@ -1,8 +1,7 @@
 """Deleting a range of points, chunk by chunk, with the latest index kept true."""
 
-import sqlite3
-
 from iotflow.domain.times import TimeRange
+from iotflow.stores.telemetry.sqlite.driver import Connection
 from iotflow.stores.telemetry.sqlite.upserts import write_latest
 
 # About 20 ms of the writer's time.
@@ -54,20 +53,21 @@ class RangeDelete:
         self._end_ms = within.end_ms
         self._written_us = written_us
 
-    def take_chunk(self, connection: sqlite3.Connection) -> bool:
+    def take_chunk(self, connection: Connection) -> bool:
         """Delete the next chunk and commit; returns whether that was the last."""
         self.has_begun = True
         connection.execute("BEGIN IMMEDIATE")
         upto_ms = self._end_of_chunk(connection)
         chunk = (self._device_id, self._start_ms, upto_ms)
-        deleted = connection.execute(_DELETE_POINTS, (*chunk, self._written_us)).rowcount
+        connection.execute(_DELETE_POINTS, (*chunk, self._written_us))
+        deleted = connection.changes()
         _repair_latest(connection, *chunk)
-        connection.commit()
+        connection.execute("COMMIT")
         self.deleted += deleted
         self._start_ms = upto_ms
         return upto_ms >= self._end_ms
 
-    def _end_of_chunk(self, connection: sqlite3.Connection) -> int:
+    def _end_of_chunk(self, connection: Connection) -> int:
         found = connection.execute(
             _TIME_AFTER_ROWS, (self._device_id, self._start_ms, self._end_ms, _CHUNK_ROWS)
         ).fetchone()
@@ -75,9 +75,7 @@ class RangeDelete:
         return self._end_ms if found is None else max(found[0], self._start_ms + 1)
 
 
-def _repair_latest(
-    connection: sqlite3.Connection, device_id: int, start_ms: int, end_ms: int
-) -> None:
+def _repair_latest(connection: Connection, device_id: int, start_ms: int, end_ms: int) -> None:
     """Point the entries of [start_ms, end_ms) that lost their point at the newest one left."""
     orphans = connection.execute(
         f"SELECT measurement, timestamp_ms {_ORPHANS}", (device_id, start_ms, end_ms)
@@ -91,7 +89,7 @@ def _repair_latest(
 
 
 def _newest_below(
-    connection: sqlite3.Connection, device_id: int, names: set[str], below_ms: int
+    connection: Connection, device_id: int, names: set[str], below_ms: int
 ) -> dict[str, int]:
     """The newest times of measurements before `below_ms`; those without points are missing.
 

@@ -7,7 +7,6 @@ that a page is written once for all the submissions that fell on it meanwhile. A
 fills a page by itself goes to its place at once.
 """
 
-import sqlite3
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -16,7 +15,7 @@ import msgspec
 import structlog
 
 from iotflow.domain.points import Submission
-from iotflow.stores.sqlite_driver import is_callers_fault
+from iotflow.stores.telemetry.sqlite.driver import Connection, is_callers_fault, roll_back
 from iotflow.stores.telemetry.sqlite.upserts import write_submissions
 
 _MERGE_AFTER_POINTS = 50_000
@@ -116,9 +115,7 @@ class Journal:
     again.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, monotonic: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, connection: Connection, monotonic: Callable[[], float] = monotonic) -> None:
         self._connection = connection
         self._monotonic = monotonic
         self._collecting = _Generation()
@@ -184,7 +181,8 @@ class Journal:
     def _insert(self, packed: Sequence[bytes]) -> int:
         row = _pack([msgspec.Raw(submission) for submission in packed])
         self._pages += _TRANSACTION_PAGES + len(row) // _PAGE_BYTES
-        return self._connection.execute(_APPEND, (row,)).lastrowid or 0
+        self._connection.execute(_APPEND, (row,))
+        return self._connection.last_insert_rowid()
 
     def _collect(
         self, submissions: Sequence[Submission], packed: Sequence[bytes], seq: int
@@ -281,20 +279,19 @@ class Journal:
     def _unflushed(self) -> Generator[None]:
         """A transaction that waits for no disk. Until the next one that does, what it wrote may
         be lost with the power, but the journal's rows that say the same may not."""
-        # A cached statement of this pragma has no effect the second time; a script is never cached.
-        self._connection.executescript("PRAGMA synchronous=NORMAL")
+        self._connection.pragma("synchronous", "NORMAL")
         try:
             with self._transaction():
                 yield
         finally:
-            self._connection.executescript("PRAGMA synchronous=FULL")
+            self._connection.pragma("synchronous", "FULL")
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
-            self._connection.commit()
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.rollback()
+            roll_back(self._connection)
             raise

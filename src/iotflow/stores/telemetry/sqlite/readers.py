@@ -10,18 +10,18 @@ again for up to the switch interval each time (see upserts.py). So:
 """
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from itertools import starmap
+from itertools import islice, starmap
 from typing import Any, TypeVar
 
+import apsw
+
 from iotflow.errors import OverloadedError
-from iotflow.stores.sqlite_driver import is_busy, is_interrupted, translated
+from iotflow.stores.telemetry.sqlite.driver import BUSY, Connection, Parameters, Rows, translated
 
 T = TypeVar("T")
-Parameters = Sequence[Any] | Mapping[str, Any]
 
 SMALL_STEPS = 60_000
 """Instructions of SQLite's virtual machine, each some 12 ns, that the event loop is held up."""
@@ -38,9 +38,7 @@ class Readers:
     At most `max_waiting` large statements wait for a thread; more raise OverloadedError.
     """
 
-    def __init__(
-        self, inline: sqlite3.Connection, pool: Sequence[sqlite3.Connection], max_waiting: int
-    ) -> None:
+    def __init__(self, inline: Connection, pool: Sequence[Connection], max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._waiting = 0
         self._steps_left = 0
@@ -52,7 +50,7 @@ class Readers:
         self._executor = ThreadPoolExecutor(
             len(pool), thread_name_prefix="iotflow-telemetry-reader"
         )
-        self._free: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
+        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in pool:
             self._free.put_nowait(connection)
 
@@ -79,10 +77,10 @@ class Readers:
         self._steps_left = SMALL_STEPS // _STEPS_A_CALL
         try:
             rows = self._inline.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            if is_interrupted(error) or is_busy(error):
-                return None
-            raise translated(error, "telemetry") from error
+        except (apsw.InterruptError, *BUSY):
+            return None
+        except apsw.Error as error:
+            raise translated(error) from error
         return list(starmap(convert, rows))
 
     def _is_not_small(self) -> bool:
@@ -98,17 +96,17 @@ class Readers:
         try:
             found: list[T] = []
             with closing(await asyncio.wrap_future(job)) as cursor:
-                while rows := cursor.fetchmany(_SLICE_ROWS):
+                while rows := list(islice(cursor, _SLICE_ROWS)):
                     found += starmap(convert, rows)
                     await asyncio.sleep(0)
             return found
-        except sqlite3.Error as error:
-            raise translated(error, "telemetry") from error
+        except apsw.Error as error:
+            raise translated(error) from error
         finally:
             wanted = False
             self._give_back(connection, job)
 
-    async def _free_connection(self) -> sqlite3.Connection:
+    async def _free_connection(self) -> Connection:
         if self._free.empty() and self._waiting >= self._max_waiting:
             raise OverloadedError("reading")
         self._waiting += 1
@@ -117,7 +115,7 @@ class Readers:
         finally:
             self._waiting -= 1
 
-    def _give_back(self, connection: sqlite3.Connection, job: Future[sqlite3.Cursor]) -> None:
+    def _give_back(self, connection: Connection, job: Future[Rows]) -> None:
         """Free a connection, if its caller was cancelled only after its statement ended."""
         if job.done():
             self._free.put_nowait(connection)

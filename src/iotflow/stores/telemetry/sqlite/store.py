@@ -1,9 +1,10 @@
 """The telemetry role on SQLite."""
 
 import asyncio
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import apsw
 
 from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
@@ -11,7 +12,6 @@ from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.migrations import migrate
 from iotflow.stores.sql import create_engine, translated_errors
-from iotflow.stores.sqlite_driver import translated
 from iotflow.stores.statistics import Statistic
 from iotflow.stores.telemetry.protocol import (
     DevicePage,
@@ -28,6 +28,7 @@ from iotflow.stores.telemetry.sqlite import aggregates, history, submissions
 from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
 from iotflow.stores.telemetry.sqlite.connections import connect
 from iotflow.stores.telemetry.sqlite.deletes import ALL_TIME, EVERY_WRITE_US, RangeDelete
+from iotflow.stores.telemetry.sqlite.driver import translated
 from iotflow.stores.telemetry.sqlite.journal import Journal
 from iotflow.stores.telemetry.sqlite.readers import Readers
 from iotflow.stores.telemetry.sqlite.statistics import statistics
@@ -74,8 +75,8 @@ class SqliteTelemetryStore:
         try:
             connections = await asyncio.to_thread(connect, self._path, self._reader_threads)
             journal = await asyncio.to_thread(Journal, connections.writer)
-        except sqlite3.Error as error:
-            raise translated(error, "telemetry") from error
+        except apsw.Error as error:
+            raise translated(error) from error
         self._opened = (
             Writer(
                 connections.writer,

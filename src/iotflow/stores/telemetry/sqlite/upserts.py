@@ -1,19 +1,20 @@
 """Writing many rows with few statements.
 
-The sqlite3 module gives the interpreter's lock away at every step of a statement and has to
-wait for it again while the event loop is busy: up to the switch interval each time. Next to a
-busy thread 128 rows took 700 ms through `executemany`, 100 ms in statements of 2^n rows, and
-25 ms as one statement for all rows. So rows go out in one statement for every 1,024, with one of
-a few fixed sizes, so that it is in the statement cache; the last row is repeated to fill it up.
-(More would hold the lock for too long at once, while their parameters are bound.)
+The driver gives the interpreter's lock away at every step of a statement and has to wait for it
+again while the event loop is busy: up to the switch interval each time. Next to a busy thread 128
+rows took 700 ms through `executemany`, 100 ms in statements of 2^n rows, and 25 ms as one
+statement for all rows. So rows go out in one statement for every 1,024, with one of a few fixed
+sizes, so that it is in the statement cache; the last row is repeated to fill it up. (More would
+hold the lock for too long at once, while their parameters are bound.)
 """
 
-import sqlite3
 from collections.abc import Iterable
 from math import copysign
+from typing import Any
 
 from iotflow.domain.points import VALUE_TYPES, Point, Submission, ValueType
 from iotflow.stores.statement_sizes import MOST_ROWS, size_for
+from iotflow.stores.telemetry.sqlite.driver import Connection
 
 _KINDS = {python_type: int(kind) for python_type, kind in VALUE_TYPES.items()}
 _INTEGER, _TEXT = int(ValueType.INTEGER), int(ValueType.TEXT)
@@ -26,38 +27,43 @@ class Upsert:
     """An INSERT that may take its rows twice without harm.
 
     A row has `columns` parameters of its own and `shared` ones that all rows of a statement have
-    in common. `row` is the list of its values, with {n} for its own parameters and ?1, ?2 ... for
-    the shared ones.
+    in common. `values` is what is inserted, with column1, column2 ... for a row's own parameters
+    and ?1, ?2 ... for the shared ones. At most `most_rows` go in one statement.
     """
 
-    def __init__(self, head: str, row: str, columns: int, tail: str, shared: int = 0) -> None:
-        self._head = head
-        self._row = row
+    def __init__(
+        self,
+        head: str,
+        values: str,
+        tail: str,
+        *,
+        columns: int,
+        most_rows: int = MOST_ROWS,
+    ) -> None:
+        self._head = f"{head} SELECT {values} FROM (VALUES "  # noqa: S608
+        # Without WHERE, ON CONFLICT would be read as the condition of a join.
+        self._tail = f") WHERE true {tail}"
+        self._row = f"({','.join('?' * columns)})"
         self._columns = columns
-        self._tail = tail
-        self._shared = shared
+        self._most_rows = most_rows
         self._statements: dict[int, str] = {}
 
     def _statement(self, rows: int) -> str:
+        """The statement for so many rows. As text it is short: a long one is not cached."""
         statement = self._statements.get(rows)
         if statement is None:
-            numbered = ",".join([self._numbered(number) for number in range(rows)])
-            statement = f"{self._head} VALUES {numbered} {self._tail}"
+            statement = f"{self._head}{','.join([self._row] * rows)}{self._tail}"
             self._statements[rows] = statement
         return statement
 
-    def _numbered(self, number: int) -> str:
-        first = self._shared + number * self._columns + 1
-        return self._row.format(*[f"?{first + column}" for column in range(self._columns)])
-
     def run(
         self,
-        connection: sqlite3.Connection,
-        parameters: list[object],
-        shared: tuple[object, ...] = (),
+        connection: Connection,
+        parameters: list[Any],
+        shared: tuple[Any, ...] = (),
     ) -> None:
         """Write rows; `parameters` holds their columns, row after row. None is no row."""
-        step = self._columns * MOST_ROWS
+        step = self._columns * self._most_rows
         for begin in range(0, len(parameters), step):
             chunk = parameters[begin : begin + step]
             rows = len(chunk) // self._columns
@@ -80,17 +86,22 @@ _REPLACE = (
 )
 # To bind a parameter costs more than to store it, and that with the interpreter's lock held. So
 # plain floats, which nearly all points are, have statements that bind no more than they need.
-_plain = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},0,'',NULL,NULL)", 6, _REPLACE)
-_plain_of_one = Upsert(_INSERT, "(?1,{0},{1},{2},?2,?3,0,'',NULL,NULL)", 3, _REPLACE, shared=3)
-_others = Upsert(_INSERT, "({0},{1},{2},{3},{4},{5},{6},{7},{8},{9})", 10, _REPLACE)
+_REST = "0, '', NULL, NULL"
+_plain = Upsert(
+    _INSERT, f"column1, column2, column3, column4, column5, column6, {_REST}", _REPLACE, columns=6
+)
+_plain_of_one = Upsert(
+    _INSERT, f"?1, column1, column2, column3, ?2, ?3, {_REST}", _REPLACE, columns=3
+)
+_others = Upsert(_INSERT, "*", _REPLACE, columns=10, most_rows=MOST_ROWS // 2)
 # Statements of a submission's own pay where it fills them: fewer statements are fewer waits.
 _MANY_POINTS = 256
 _latest = Upsert(
     "INSERT INTO latest (device_id, measurement, timestamp_ms)",
-    "({0},{1},{2})",
-    3,
+    "*",
     "ON CONFLICT (device_id, measurement) DO UPDATE SET timestamp_ms = excluded.timestamp_ms"
     " WHERE excluded.timestamp_ms > latest.timestamp_ms",
+    columns=3,
 )
 
 
@@ -99,10 +110,10 @@ def _zero_mark(zero: float) -> int | None:
     return NEGATIVE_ZERO if copysign(1.0, zero) < 0 else None
 
 
-def write_submissions(connection: sqlite3.Connection, submissions: Iterable[Submission]) -> None:
+def write_submissions(connection: Connection, submissions: Iterable[Submission]) -> None:
     """Write points and what they mean for the latest index. The caller commits."""
-    plain: list[object] = []
-    others: list[object] = []
+    plain: list[Any] = []
+    others: list[Any] = []
     newest: dict[tuple[int, str], int] = {}
     for submission in submissions:
         if len(submission.points) >= _MANY_POINTS:
@@ -115,7 +126,7 @@ def write_submissions(connection: sqlite3.Connection, submissions: Iterable[Subm
     write_latest(connection, newest)
 
 
-def write_latest(connection: sqlite3.Connection, newest: dict[tuple[int, str], int]) -> None:
+def write_latest(connection: Connection, newest: dict[tuple[int, str], int]) -> None:
     """Raise the latest index of (device, measurement) to these times where it is below."""
     _latest.run(
         connection,
@@ -127,11 +138,9 @@ def write_latest(connection: sqlite3.Connection, newest: dict[tuple[int, str], i
     )
 
 
-def _write_many(
-    connection: sqlite3.Connection, submission: Submission, others: list[object]
-) -> None:
+def _write_many(connection: Connection, submission: Submission, others: list[Any]) -> None:
     """Write the plain points of a submission, and add what else it has to `others`."""
-    rows: list[object] = []
+    rows: list[Any] = []
     for point in submission.points:
         value = point.value
         if type(value) is float and value and not point.unit:  # `_is_plain`, for every point
@@ -142,7 +151,7 @@ def _write_many(
     _plain_of_one.run(connection, rows, shared)
 
 
-def _add(submission: Submission, plain: list[object], others: list[object]) -> None:
+def _add(submission: Submission, plain: list[Any], others: list[Any]) -> None:
     device_id, user_id = submission.device_id, submission.user_id
     written_us = submission.written_us
     for point in submission.points:
@@ -158,7 +167,7 @@ def _is_plain(point: Point) -> bool:
     return type(point.value) is float and not point.unit and point.value != 0.0
 
 
-def _add_other(submission: Submission, point: Point, others: list[object]) -> None:
+def _add_other(submission: Submission, point: Point, others: list[Any]) -> None:
     value, kind = point.value, _KINDS[type(point.value)]
     others += (submission.device_id, point.timestamp_ms, point.measurement)
     # Plain floats and integers alone: the driver tries to adapt any subclass, slowly.

@@ -4,7 +4,6 @@ What it commits is the journal; between commits it merges the journal into the p
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from threading import Thread
@@ -16,9 +15,9 @@ import structlog
 
 from iotflow.domain.points import Submission
 from iotflow.errors import OverloadedError, StoreUnavailableError
-from iotflow.stores.sqlite_driver import is_busy, translated
 from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
 from iotflow.stores.telemetry.sqlite.deletes import RangeDelete
+from iotflow.stores.telemetry.sqlite.driver import BUSY, Connection, roll_back, translated
 from iotflow.stores.telemetry.sqlite.jobs import Change, Delete, Job, Jobs, Merge, Write
 from iotflow.stores.telemetry.sqlite.journal import Journal
 
@@ -54,7 +53,7 @@ class Writer:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         journal: Journal,
         checkpointer: Checkpointer,
         max_queued_points: int,
@@ -171,8 +170,8 @@ class Writer:
                 raise StoreUnavailableError("telemetry")
             outcomes = perform(jobs)
         except Exception as error:
-            self._roll_back()
-            outcomes = [_Outcome(job, translated(error, "telemetry")) for job in jobs]
+            roll_back(self._connection)
+            outcomes = [_Outcome(job, translated(error)) for job in jobs]
         if outcomes:
             self._tell_loop(self._settle, outcomes)
 
@@ -206,9 +205,9 @@ class Writer:
                 self._journal.merge_all(_CHUNK_POINTS)
             self._journal.append([job.submission for job in group])
         except Exception as error:
-            self._roll_back()
-            if len(group) == 1 or self._abandoned or is_busy(error):
-                return [_Outcome(job, translated(error, "telemetry")) for job in group]
+            roll_back(self._connection)
+            if len(group) == 1 or self._abandoned or isinstance(error, BUSY):
+                return [_Outcome(job, translated(error)) for job in group]
             _log.warning("telemetry_group_failed", submissions=len(group), error=repr(error))
             return [outcome for job in group for outcome in self._commit([job])]
         return [_Outcome(job, None) for job in group]
@@ -234,10 +233,6 @@ class Writer:
         except Exception as error:
             self._merge_from_s = monotonic() + _MERGE_AGAIN_S
             _log.warning("telemetry_not_merged", error=repr(error))
-
-    def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):
-            self._connection.rollback()
 
     def _tell_loop(self, callback: Callable[[T], object], argument: T) -> None:
         # A loop that was closed has nobody left who waits.
