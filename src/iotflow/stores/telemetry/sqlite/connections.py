@@ -4,6 +4,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import apsw
+
 from iotflow.stores.telemetry.sqlite.driver import Connection, open_file
 
 _BUSY_TIMEOUT_MS = 5_000
@@ -34,6 +36,18 @@ def connect(path: Path, readers: int) -> Connections:
         ]
         stack.pop_all()
     return Connections(writer, checkpointer, inline, pool)
+
+
+def revision_of(path: Path) -> str | None:
+    """The revision that the file's schema has, or None where there is no file, or no schema."""
+    if not path.exists():
+        return None
+    with closing(open_file(path, busy_timeout=_BUSY_TIMEOUT_MS)) as connection:
+        try:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except apsw.SQLError:
+            return None
+    return None if found is None else str(found[0])
 
 
 def _connect_writer(path: Path) -> Connection:

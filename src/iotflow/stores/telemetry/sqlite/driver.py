@@ -1,7 +1,8 @@
 """The telemetry file's driver: APSW, with an SQLite of its own (docs/decisions/0022).
 
-Within this process nothing else may have the file open: a process that closes a file loses all its
-locks on it, and two copies of SQLite do not know of each other's.
+While it is open nothing else in this process may open the file with another copy of SQLite, which
+Python's own driver has: it would take itself for the last to close the file, and take the
+write-ahead log away from under this one. (Other processes see each other's locks.)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

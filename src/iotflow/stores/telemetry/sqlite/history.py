@@ -108,6 +108,8 @@ async def _names_rising(
 
     Of the last time there may be more than `points` has, which then are its last names.
     """
+    if len({point.timestamp_ms for point in points}) == len(points):
+        return points
     if len(points) == limit:
         last_ms = points[-1].timestamp_ms
         earlier = [point for point in points if point.timestamp_ms != last_ms]

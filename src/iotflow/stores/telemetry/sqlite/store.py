@@ -10,8 +10,8 @@ from iotflow.domain.points import DevicePoint, LatestPoint, Point, Submission
 from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
-from iotflow.stores.migrations import migrate
-from iotflow.stores.sql import create_engine, translated_errors
+from iotflow.stores.migrations import head_revision
+from iotflow.stores.sql import migrated
 from iotflow.stores.statistics import Statistic
 from iotflow.stores.telemetry.protocol import (
     DevicePage,
@@ -26,7 +26,7 @@ from iotflow.stores.telemetry.protocol import (
 )
 from iotflow.stores.telemetry.sqlite import aggregates, history, submissions
 from iotflow.stores.telemetry.sqlite.checkpoints import Checkpointer
-from iotflow.stores.telemetry.sqlite.connections import connect
+from iotflow.stores.telemetry.sqlite.connections import connect, revision_of
 from iotflow.stores.telemetry.sqlite.deletes import ALL_TIME, EVERY_WRITE_US, RangeDelete
 from iotflow.stores.telemetry.sqlite.driver import translated
 from iotflow.stores.telemetry.sqlite.journal import Journal
@@ -66,13 +66,11 @@ class SqliteTelemetryStore:
         return BreakerState.CLOSED
 
     async def open(self) -> None:
-        with translated_errors("telemetry"):
-            engine = create_engine(f"sqlite:///{self._path}")
-            try:
-                await migrate("telemetry", engine)
-            finally:
-                await engine.dispose()
         try:
+            revision = await asyncio.to_thread(revision_of, self._path)
+            # By a driver of its own, so never where the file may be open already.
+            if revision != head_revision("telemetry"):
+                await migrated("telemetry", f"sqlite:///{self._path}")
             connections = await asyncio.to_thread(connect, self._path, self._reader_threads)
             journal = await asyncio.to_thread(Journal, connections.writer)
         except apsw.Error as error:
