@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from iotflow.runtime import Runtime
 
 
-def runtime_of(request: Request) -> Runtime:
+async def runtime_of(request: Request) -> Runtime:
     runtime: Runtime = request.state.runtime
     return runtime
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from iotflow.errors import StoreUnavailableError
+from iotflow.stores import sqlite_connection
 from iotflow.stores.breaker import Breaker
 from iotflow.stores.calls import Calls
 from iotflow.stores.migrations import migrate, schema_of
@@ -225,14 +227,18 @@ def _leave_old_primary(context: Any) -> None:
 
 
 def _create_sqlite_engine(url: URL, synchronous: str) -> AsyncEngine:
-    sqlite_path(url.render_as_string()).parent.mkdir(parents=True, exist_ok=True)
+    path = sqlite_path(url.render_as_string())
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Each connection has a cache of its own: the last one used first, so that few are filled.
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=0, pool_use_lifo=True
+        url.set(drivername="sqlite+aiosqlite"),
+        async_creator=partial(sqlite_connection.connect, path),
+        pool_size=4,
+        max_overflow=0,
+        pool_use_lifo=True,
     )
 
     def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver opens no transactions; SQLAlchemy does
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
@@ -246,7 +252,7 @@ def _create_sqlite_engine(url: URL, synchronous: str) -> AsyncEngine:
 
     def begin(connection: Any) -> None:
         # A deferred transaction that reads first and writes later can lose its update. Statements
-        # that only read need none: each call of the driver is a hop to a thread and back.
+        # that only read need none, and no change of thread.
         if not connection.get_execution_options().get("iotflow_read_only", False):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 

@@ -1,0 +1,183 @@
+"""What SQLAlchemy's dialect for aiosqlite asks of a connection, with few changes of thread.
+
+aiosqlite hands each call over to a thread: a statement is six, and next to a busy event loop each
+waits for the interpreter's lock, twice. Here a SELECT runs at once on the event loop. A progress
+handler ends the one that turns out not to be brief, and that goes to a thread like all that writes
+or waits for a lock or the disk, with its rows, as one call.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+BRIEF_STEPS = 100_000
+"""Instructions of SQLite's virtual machine, each some 12 ns, that the event loop is held up."""
+
+_STEPS_A_CALL = 10_000
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What a statement found, or what it did."""
+
+    description: Any
+    rowcount: int
+    lastrowid: int | None
+    rows: list[Any]
+
+
+async def connect(path: Path) -> "Connection":
+    """A connection without transactions of the driver's: each statement is one, or its caller
+    begins one."""
+    raw = await asyncio.to_thread(
+        sqlite3.connect, path, isolation_level=None, check_same_thread=False
+    )
+    return Connection(raw)
+
+
+class Connection:
+    """A connection, with a thread of its own for what is not brief."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._connection = raw  # the dialect, too, looks whether there is one
+        self._thread = ThreadPoolExecutor(1, "iotflow-sqlite")
+        self._job: Future[Any] | None = None
+        self._steps_left = 0
+        self._is_closed = False
+
+    def cursor(self) -> "Cursor":
+        return Cursor(self)
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> _Answer:
+        """Run a statement, with all its rows."""
+        if self._is_idle and not self._is_closed and statement.lstrip()[:6].upper() == "SELECT":
+            found = self._briefly(statement, parameters)
+            if found is not None:
+                return found
+        return await self._in_thread(_execute, self._connection, statement, parameters)
+
+    async def executemany(self, statement: str, parameters: Sequence[Any]) -> _Answer:
+        """Run a statement for each of many parameters."""
+        return await self._in_thread(_execute_many, self._connection, statement, parameters)
+
+    async def create_function(self, *arguments: Any, **options: Any) -> None:
+        self._connection.create_function(*arguments, **options)
+
+    async def commit(self) -> None:
+        if not self._is_idle or self._connection.in_transaction:
+            await self._in_thread(self._connection.commit)
+
+    async def rollback(self) -> None:
+        if not self._is_idle or self._connection.in_transaction:
+            await self._in_thread(self._connection.rollback)
+
+    async def close(self) -> None:
+        """End what nobody waits for any more, and close; once more is nothing."""
+        closed = self._begin_to_close()
+        if closed is not None:
+            await asyncio.wrap_future(closed)
+
+    def stop(self) -> None:
+        """`close` for whoever cannot wait."""
+        self._begin_to_close()
+
+    def _begin_to_close(self) -> Future[None] | None:
+        if self._is_closed:
+            return None
+        self._is_closed = True
+        if not self._is_idle:
+            self._connection.interrupt()
+        closed = self._thread.submit(_close, self._connection)
+        self._thread.shutdown(wait=False)
+        return closed
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the thread is done, also with what a cancelled caller left to it."""
+        return self._job is None or self._job.done()
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        if self._is_closed:
+            raise sqlite3.OperationalError("connection closed")  # as the dialect knows it
+        job = self._thread.submit(call, *arguments)
+        self._job = job
+        return await asyncio.wrap_future(job)
+
+    def _briefly(self, statement: str, parameters: Sequence[Any]) -> _Answer | None:
+        """`execute` at once, or None where it would take more than BRIEF_STEPS."""
+        self._steps_left = BRIEF_STEPS // _STEPS_A_CALL
+        self._connection.set_progress_handler(self._is_not_brief, _STEPS_A_CALL)
+        try:
+            return _execute(self._connection, statement, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return None
+            raise
+        finally:
+            self._connection.set_progress_handler(None, 0)
+
+    def _is_not_brief(self) -> bool:
+        self._steps_left -= 1
+        return self._steps_left < 0
+
+
+class Cursor:
+    """One statement at a time, and the rows that it found."""
+
+    arraysize = 1
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._answer = _Answer(None, -1, None, [])
+
+    async def __aenter__(self) -> "Cursor":
+        return self
+
+    @property
+    def description(self) -> Any:
+        return self._answer.description
+
+    @property
+    def rowcount(self) -> int:
+        return self._answer.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        return self._answer.lastrowid
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        self._answer = await self._connection.execute(statement, parameters)
+
+    async def executemany(self, statement: str, parameters: Sequence[Any]) -> None:
+        self._answer = await self._connection.executemany(statement, parameters)
+
+    async def fetchall(self) -> list[Any]:
+        return self._answer.rows
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _execute(connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]) -> _Answer:
+    cursor = connection.execute(statement, parameters)
+    rows = cursor.fetchall()
+    return _Answer(cursor.description, cursor.rowcount, cursor.lastrowid, rows)
+
+
+def _execute_many(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]
+) -> _Answer:
+    cursor = connection.executemany(statement, parameters)
+    return _Answer(cursor.description, cursor.rowcount, cursor.lastrowid, [])
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    # An interrupt lasts until the next statement begins. Closing would leave the log uncopied.
+    connection.execute("SELECT 1")
+    connection.close()
