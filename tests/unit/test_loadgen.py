@@ -214,6 +214,19 @@ class TestOpenLoop:
         assert result.latency.p50 < 50
         assert closed.latency.p99 < 50
 
+    async def test_what_waits_at_the_end_gets_connections_of_its_own(self) -> None:
+        async def slow_and_closes(n: int, request: bytes, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.02)
+            writer.write(OK.replace(b"Content", b"Connection: close\r\nContent"))
+            await writer.drain()
+            writer.close()
+
+        async with serving(slow_and_closes) as server:
+            plan = plan_for(server, rate=200.0, seconds=0.2, warmup_s=0.0, connections=1)
+            result = await run_plan(plan)
+        assert (result.answered, result.unanswered) == (40, 0)
+        assert server.connections == 40
+
     async def test_what_a_slow_server_leaves_undone_is_unanswered(self) -> None:
         async def slow(n: int, request: bytes, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(0.1)

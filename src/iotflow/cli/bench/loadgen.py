@@ -68,6 +68,10 @@ class _Load:
     def _waiting(self) -> int:
         return self._in_flight
 
+    def _has_more(self) -> bool:
+        """Whether a connection will still be needed."""
+        return time.perf_counter() < self._ends
+
     def _send(self, connection: WireConnection, since: float) -> None:
         self._issued += 1
         self._in_flight += 1
@@ -87,7 +91,7 @@ class _Load:
 
     def closed(self, connection: WireConnection) -> None:
         self._connections.discard(connection)
-        if time.perf_counter() < self._ends:
+        if self._has_more():
             task = asyncio.get_running_loop().create_task(self._reconnect())
             self._reconnects.add(task)
             task.add_done_callback(self._reconnects.discard)
@@ -101,7 +105,7 @@ class _Load:
         return connection
 
     async def _reconnect(self) -> None:
-        while time.perf_counter() < self._ends:
+        while self._has_more():
             try:
                 connection = await self._connect()
             except OSError:
@@ -208,7 +212,14 @@ class OpenLoop(_Load):
 
     def _waiting(self) -> int:
         # What falls due in the last moments is sent a little later, and is waited for as well.
-        return self._in_flight + len(self._backlog) + self._planned - self._arrivals
+        return self._in_flight + self._unsent()
+
+    def _has_more(self) -> bool:
+        # Also after the end, where each connection carries one request.
+        return super()._has_more() or self._unsent() > 0
+
+    def _unsent(self) -> int:
+        return len(self._backlog) + self._planned - self._arrivals
 
     def _lag(self) -> Latency | None:
         return summarise(self._lags)
