@@ -119,10 +119,12 @@ class TestInAThread:
         self, connection: Connection, path: Path
     ) -> None:
         with locked(path):
-            task = asyncio.create_task(connection.execute(INSERT, (1, "one")))
-            await asyncio.sleep(0.02)
-            task.cancel()
-            await asyncio.wait([task])
+            # The second waits for the first, and does not become the one that is waited for.
+            for number in (1, 2):
+                task = asyncio.create_task(connection.execute(INSERT, (number, "one")))
+                await asyncio.sleep(0.02)
+                task.cancel()
+                await asyncio.wait([task])
             later = asyncio.create_task(connection.execute("SELECT name FROM things"))
             await asyncio.sleep(0.02)
             assert not later.done()

@@ -47,7 +47,8 @@ class Connection:
     def __init__(self, raw: sqlite3.Connection) -> None:
         self._connection = raw  # the dialect, too, looks whether there is one
         self._thread = ThreadPoolExecutor(1, "iotflow-sqlite")
-        self._job: Future[Any] | None = None
+        # Also what a cancelled caller left to the thread. Changed on both sides: as a set, at once.
+        self._jobs: set[Future[Any]] = set()
         self._steps_left = 0
         self._is_closed = False
 
@@ -56,7 +57,7 @@ class Connection:
 
     async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> _Answer:
         """Run a statement, with all its rows."""
-        if self._is_idle and not self._is_closed and statement.lstrip()[:6].upper() == "SELECT":
+        if not self._jobs and not self._is_closed and statement.lstrip()[:6].upper() == "SELECT":
             found = self._briefly(statement, parameters)
             if found is not None:
                 return found
@@ -70,11 +71,11 @@ class Connection:
         self._connection.create_function(*arguments, **options)
 
     async def commit(self) -> None:
-        if not self._is_idle or self._connection.in_transaction:
+        if self._jobs or self._connection.in_transaction:
             await self._in_thread(self._connection.commit)
 
     async def rollback(self) -> None:
-        if not self._is_idle or self._connection.in_transaction:
+        if self._jobs or self._connection.in_transaction:
             await self._in_thread(self._connection.rollback)
 
     async def close(self) -> None:
@@ -91,22 +92,18 @@ class Connection:
         if self._is_closed:
             return None
         self._is_closed = True
-        if not self._is_idle:
+        if self._jobs:
             self._connection.interrupt()
         closed = self._thread.submit(_close, self._connection)
         self._thread.shutdown(wait=False)
         return closed
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether the thread is done, also with what a cancelled caller left to it."""
-        return self._job is None or self._job.done()
-
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         if self._is_closed:
             raise sqlite3.OperationalError("connection closed")  # as the dialect knows it
         job = self._thread.submit(call, *arguments)
-        self._job = job
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
         return await asyncio.wrap_future(job)
 
     def _briefly(self, statement: str, parameters: Sequence[Any]) -> _Answer | None:
