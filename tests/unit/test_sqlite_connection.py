@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from iotflow.stores.sql import create_engine, reading
+from iotflow.stores.sql import Database, create_engine, reading
 from iotflow.stores.sqlite_connection import BRIEF_STEPS, Connection, connect
 
 UPTO = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})"
@@ -204,3 +204,18 @@ class TestSqlalchemy:
         async with asyncio.timeout(10), engine.begin() as connection:
             await connection.execute(insert(things), {"name": "two"})
             assert (await connection.execute(select(things.c.name))).all() == [("two",)]
+
+
+async def test_a_brief_read_keeps_its_connection_from_nobody(tmp_path: Path) -> None:
+    """It has its answer, and has given the connection back, before others have a turn."""
+    database = Database("events", f"sqlite:///{tmp_path}/events.db")
+    await database.open()
+
+    async def read() -> Any:
+        async with database.reading() as connection:
+            return (await connection.execute(text("SELECT count(*) FROM events"))).scalar()
+
+    await read()  # opens a connection
+    for _ in range(10):
+        assert at_once(read()) == 0
+    await database.close()

@@ -150,8 +150,14 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for statements that only read."""
-        async with self._call(), self._read_engine.connect() as connection:
-            yield connection
+        async with self._call():
+            # Left as a context manager it would be closed by a task of its own, and be kept from
+            # others until that has its turn.
+            connection = await self._read_engine.connect()
+            try:
+                yield connection
+            finally:
+                await connection.close()
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:

@@ -134,9 +134,13 @@ def histories(limit: int) -> Callable[[Fleet], Requests]:
     return requests
 
 
-def _credentials(fleet: Fleet) -> Requests:
-    path = f"{API}/devices/credentials"
-    return FixedRequests([_get(fleet, path, device) for device in fleet.writers])
+def _of_devices(path: str) -> Callable[[Fleet], Requests]:
+    """What devices ask about themselves."""
+
+    def requests(fleet: Fleet) -> Requests:
+        return FixedRequests([_get(fleet, f"{API}{path}", device) for device in fleet.writers])
+
+    return requests
 
 
 ROWS: tuple[Row, ...] = (
@@ -163,5 +167,9 @@ ROWS: tuple[Row, ...] = (
     Row("uncached", "latest values, cache off", UNCACHED, latest_requests),
     Row("history", "history of 24 h, limit=100", IOTFLOW, histories(100), naive=True),
     Row("day", f"history of 24 h, limit={DAY_MINUTES}", IOTFLOW, histories(DAY_MINUTES)),
-    Row("credentials", "key validation over HTTP", IOTFLOW, _credentials, naive=True),
+    Row("config", "a device's configuration", IOTFLOW, _of_devices("/devices/config")),
+    Row(
+        "credentials", "key validation over HTTP", IOTFLOW, _of_devices("/devices/credentials"),
+        naive=True,
+    ),
 )  # fmt: skip
