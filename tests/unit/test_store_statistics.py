@@ -125,3 +125,16 @@ async def test_redis_tells_nothing_where_no_server_can_be_asked() -> None:
     pipe = Pipe("a server", connect, Breaker("cache"), PipeLimits(), PipeCounters())
     with pytest.raises(StoreUnavailableError):
         await server_statistics([pipe])
+
+
+async def test_who_is_asked_while_all_stops_holds_nobody_up() -> None:
+    stop = asyncio.Event()
+
+    class Stopping(Store):
+        async def statistics(self) -> list[Statistic]:
+            stop.set()
+            return await super().statistics()
+
+    statistics = StoreStatistics("events", Stopping(SIZES), EVERY_S)  # type: ignore[arg-type]
+    await asyncio.wait_for(statistics.run(stop), 1)
+    assert statistics.values() == SIZES

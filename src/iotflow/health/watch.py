@@ -7,7 +7,7 @@ from time import monotonic
 import structlog
 
 from iotflow.errors import IoTFlowError, OverloadedError
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.lifecycle import Store
 
@@ -39,7 +39,7 @@ class StoreWatch:
                 self._note(await self._answers())
             finally:
                 self.first_attempt.set()
-            await pause(stop, _PING_EVERY_S)
+            await idle(stop, _PING_EVERY_S)
 
     async def _answers(self) -> bool:
         try:

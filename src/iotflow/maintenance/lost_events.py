@@ -13,7 +13,7 @@ from iotflow.domain.times import DAY_MS, format_ms
 from iotflow.errors import IoTFlowError
 from iotflow.maintenance.parameters import ReplayParameters, as_json
 from iotflow.observability.metrics import labelled
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.registry.protocol import NewJob, Registry
 
 _MAX_DEVICES = 1_000
@@ -82,7 +82,7 @@ class LostEvents:
         """Keep what is noted, until `stop`; a supervised worker runs this."""
         while not stop.is_set():
             await self.keep()
-            await pause(stop, _LOOK_EVERY_S)
+            await idle(stop, _LOOK_EVERY_S)
 
     async def keep(self) -> None:
         """Keep what was noted since the last time. Where the registry is away it stays noted."""

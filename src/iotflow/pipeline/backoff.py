@@ -23,6 +23,13 @@ class Backoff:
         self._next_s = self._first_s
 
 
+async def idle(stop: asyncio.Event, delay_s: float) -> None:
+    """Wait `delay_s` until the next round of what is done again and again, or until `stop`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await stop.wait()
+
+
 async def pause(stop: asyncio.Event, delay_s: float) -> None:
     """Wait `delay_s`, or until `stop` is set. Once it is set, wait in full.
 
@@ -31,7 +38,5 @@ async def pause(stop: asyncio.Event, delay_s: float) -> None:
     """
     if stop.is_set():
         await asyncio.sleep(delay_s)
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(delay_s):
-            await stop.wait()
+    else:
+        await idle(stop, delay_s)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from iotflow.errors import StoreUnavailableError
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.registry.protocol import Registry
 
 # A doubt must have reached every replica within a second: one pause of the replica that has it,
@@ -42,7 +42,7 @@ class CacheEpoch:
                 await self._ask()
             except StoreUnavailableError:
                 _log.debug("cache_epoch_unknown")
-            await pause(stop, _POLL_S)
+            await idle(stop, _POLL_S)
 
     async def _ask(self) -> None:
         if not self._doubted:

@@ -12,7 +12,7 @@ import structlog
 
 from iotflow.domain.clock import DeviceClock, Lane
 from iotflow.errors import StoreUnavailableError
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.registry.protocol import Registry, Slot
 
 _RENEW_S = 2.0
@@ -95,7 +95,7 @@ class LaneLease:
                 if self._plan.alone:
                     await stop.wait()
                     break
-            await pause(stop, _RENEW_S if self.is_held() else _RETRY_S)
+            await idle(stop, _RENEW_S if self.is_held() else _RETRY_S)
         await self._release()
 
     async def attempt(self) -> None:

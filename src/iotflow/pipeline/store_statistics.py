@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from iotflow.errors import IoTFlowError
 from iotflow.observability.metrics import labelled
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.lifecycle import Store
 from iotflow.stores.statistics import Statistic
@@ -51,7 +51,7 @@ class StoreStatistics:
         """Ask until `stop`; a supervised worker runs this."""
         while not stop.is_set():
             await self.ask()
-            await pause(stop, self._every_s)
+            await idle(stop, self._every_s)
 
     async def ask(self) -> None:
         """Ask once; raises nothing."""
