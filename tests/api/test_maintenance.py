@@ -5,7 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,26 +113,21 @@ async def service(data_dir: Path) -> AsyncIterator[Service]:
         yield service
 
 
-class running:  # noqa: N801
-    """A service with an admin, in a context."""
+def ensure_admin(data_dir: Path) -> None:
+    if not (data_dir / "registry.db").exists():
+        create_admin("root", "root@example.com", PASSWORD, data_dir)
 
-    def __init__(self, data_dir: Path, event_queue: int = 10_000) -> None:
-        self._data_dir = data_dir
-        self._runtimes: list[Runtime] = []
-        self._serving = serving(settings(data_dir, event_queue), self._runtimes.append)
 
-    async def __aenter__(self) -> Service:
-        if not (self._data_dir / "registry.db").exists():
-            mail = "root@example.com"
-            await asyncio.to_thread(create_admin, "root", mail, PASSWORD, self._data_dir)
-        client = await self._serving.__aenter__()
+@asynccontextmanager
+async def running(data_dir: Path, event_queue: int = 10_000) -> AsyncIterator[Service]:
+    """A service with an admin."""
+    await asyncio.to_thread(ensure_admin, data_dir)
+    runtimes: list[Runtime] = []
+    async with serving(settings(data_dir, event_queue), runtimes.append) as client:
         login = {"username": "root", "password": PASSWORD}
         session = (await client.post(f"{API}/auth/login", json=login)).json()
         admin = {"Authorization": f"Bearer {session['access_token']}"}
-        return Service(client, self._data_dir, admin, self._runtimes[0])
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._serving.__aexit__(*error)
+        yield Service(client, data_dir, admin, runtimes[0])
 
 
 @pytest.fixture
@@ -465,8 +460,11 @@ async def test_a_warm_cache_knows_latest_values_and_keys(
         ("replays", {}, "start_time"),
         ("replays", {"start_time": "yesterday"}, "start_time"),
         ("replays", {"start_time": "-1h", "end_time": "-2h"}, "start_time"),
-        ("replays", {"start_time": "2100-01-01T00:00:00Z", "end_time": "2101-01-01T00:00:00Z"},
-         "start_time"),
+        (
+            "replays",
+            {"start_time": "2100-01-01T00:00:00Z", "end_time": "2101-01-01T00:00:00Z"},
+            "start_time",
+        ),
         ("replays", {"start_time": 12}, "start_time"),
         ("replays", {"start_time": "-1h", "late": -1}, "late"),
         ("replays", {"start_time": "-1h", "device_id": 0}, "device_id"),
@@ -474,7 +472,7 @@ async def test_a_warm_cache_knows_latest_values_and_keys(
         ("verifications", {"repair": "yes"}, "repair"),
         ("warmings", {"seen_since": "soon"}, "seen_since"),
     ],
-)  # fmt: skip
+)
 async def test_what_cannot_be_is_said(
     service: Service, path: str, body: dict[str, Any], field: str
 ) -> None:

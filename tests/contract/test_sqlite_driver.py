@@ -28,7 +28,8 @@ async def path(tmp_path: Path) -> Path:
 def connections(path: Path) -> Generator[Connections]:
     connections = connect(path, 1)
     yield connections
-    for each in (connections.writer, connections.checkpointer):
+    writing = (connections.writer, connections.checkpointer)
+    for each in (*writing, connections.inline, *connections.readers):
         each.close()
 
 

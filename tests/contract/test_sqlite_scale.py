@@ -9,6 +9,7 @@ import pytest
 
 from iotflow.domain.points import Point, Submission
 from iotflow.domain.times import DAY_MS, MINUTE_MS, TimeRange
+from iotflow.stores.sqlite_steps import StepLimit
 from iotflow.stores.telemetry.protocol import HistoryQuery, SlotQuery
 from iotflow.stores.telemetry.sqlite import SqliteTelemetryStore
 
@@ -53,8 +54,7 @@ async def steps(store: SqliteTelemetryStore, read: Callable[[], Awaitable[object
     try:
         await read()
     finally:
-        readers = store._opened[1]
-        connection.set_progress_handler(readers._is_not_small, 10_000)
+        connection.set_progress_handler(store._opened[1]._limit, StepLimit.EVERY)
     assert count, "the read ran elsewhere"
     return count * STEPS
 

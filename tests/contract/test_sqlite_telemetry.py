@@ -241,3 +241,19 @@ class TestClosing:
         with pytest.raises(StoreUnavailableError):
             await store.open()
         await store.close()
+
+
+@pytest.fixture
+def text_file(path: Path) -> Path:
+    path.write_text("a text, and a long one: " * 1_000)
+    return path
+
+
+async def test_a_file_that_is_no_database_is_unavailable(text_file: Path) -> None:
+    with pytest.raises(StoreUnavailableError):
+        await SqliteTelemetryStore(text_file).open()
+
+
+async def test_a_file_that_cannot_be_there_is_unavailable(text_file: Path) -> None:
+    with pytest.raises(StoreUnavailableError):
+        await SqliteTelemetryStore(text_file / "telemetry.db").open()

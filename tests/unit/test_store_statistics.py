@@ -18,7 +18,7 @@ EVERY_S = 10.0
 
 
 class Store:
-    """Tells what it is given to tell: values, or an error to raise."""
+    """Tells what it is given to tell: values, who makes them, or an error to raise."""
 
     def __init__(self, told: Any) -> None:
         self.told = told
@@ -31,6 +31,8 @@ class Store:
             raise self.told
         if self.told is None:
             await asyncio.Event().wait()
+        if callable(self.told):
+            return list(self.told())
         return list(self.told)
 
 
@@ -130,11 +132,10 @@ async def test_redis_tells_nothing_where_no_server_can_be_asked() -> None:
 async def test_who_is_asked_while_all_stops_holds_nobody_up() -> None:
     stop = asyncio.Event()
 
-    class Stopping(Store):
-        async def statistics(self) -> list[Statistic]:
-            stop.set()
-            return await super().statistics()
+    def stopping() -> list[Statistic]:
+        stop.set()
+        return SIZES
 
-    statistics = StoreStatistics("events", Stopping(SIZES), EVERY_S)  # type: ignore[arg-type]
-    await asyncio.wait_for(statistics.run(stop), 1)
-    assert statistics.values() == SIZES
+    watched = Watched(stopping)
+    await asyncio.wait_for(watched.statistics.run(stop), 1)
+    assert watched.statistics.values() == SIZES

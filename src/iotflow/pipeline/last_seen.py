@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from iotflow.errors import StoreUnavailableError
-from iotflow.pipeline.backoff import Backoff, pause
+from iotflow.pipeline.backoff import Backoff, idle, pause
 from iotflow.pipeline.queue import CoalescingMap
 
 Flush = Callable[[Mapping[int, int]], Awaitable[None]]
@@ -58,7 +58,7 @@ class LastSeenWorker:
         """A supervised worker."""
         try:
             while not stop.is_set():
-                await pause(stop, self._every_s)
+                await idle(stop, self._every_s)
                 await self._flush_noted(stop)
             await self._flush_noted(stop)
         finally:

@@ -77,14 +77,14 @@ async def migrated(role: str, url: str) -> None:
     """Bring a role's schema to the newest revision, over a connection of its own.
 
     Raises:
-        StoreUnavailableError: the server does not answer.
+        StoreUnavailableError: the server does not answer, or the file cannot be there.
     """
-    engine = create_engine(url, pool_size=1, patient=True)
-    try:
-        with translated_errors(role):
+    with translated_errors(role):
+        engine = create_engine(url, pool_size=1, patient=True)
+        try:
             await migrate(role, engine)
-    finally:
-        await engine.dispose()
+        finally:
+            await engine.dispose()
 
 
 class Database:

@@ -11,25 +11,23 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import msgspec
+from iotflow.stores.sqlite_steps import StepLimit
 
 T = TypeVar("T")
 
 BRIEF_STEPS = 100_000
-"""Instructions of SQLite's virtual machine, each some 12 ns, that the event loop is held up."""
-
-_STEPS_A_CALL = 10_000
+"""What the event loop is held up for a statement (StepLimit)."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Answer(NamedTuple):
     """What a statement found, or what it did."""
 
-    description: Any
-    rowcount: int
-    lastrowid: int | None
-    rows: list[Any]
+    description: Any = None
+    rowcount: int = -1
+    lastrowid: int | None = None
+    rows: Sequence[Any] = ()
 
 
 async def connect(path: Path) -> "Connection":
@@ -49,7 +47,7 @@ class Connection:
         self._thread = ThreadPoolExecutor(1, "iotflow-sqlite")
         # Also what a cancelled caller left to the thread. Changed on both sides: as a set, at once.
         self._jobs: set[Future[Any]] = set()
-        self._steps_left = 0
+        self._limit = StepLimit(BRIEF_STEPS)
         self._is_closed = False
 
     def cursor(self) -> "Cursor":
@@ -61,11 +59,11 @@ class Connection:
             found = self._briefly(statement, parameters)
             if found is not None:
                 return found
-        return await self._in_thread(_execute, self._connection, statement, parameters)
+        return await self._in_thread(_answer, self._connection.execute, statement, parameters)
 
     async def executemany(self, statement: str, parameters: Sequence[Any]) -> _Answer:
         """Run a statement for each of many parameters."""
-        return await self._in_thread(_execute_many, self._connection, statement, parameters)
+        return await self._in_thread(_answer, self._connection.executemany, statement, parameters)
 
     async def create_function(self, *arguments: Any, **options: Any) -> None:
         self._connection.create_function(*arguments, **options)
@@ -108,20 +106,16 @@ class Connection:
 
     def _briefly(self, statement: str, parameters: Sequence[Any]) -> _Answer | None:
         """`execute` at once, or None where it would take more than BRIEF_STEPS."""
-        self._steps_left = BRIEF_STEPS // _STEPS_A_CALL
-        self._connection.set_progress_handler(self._is_not_brief, _STEPS_A_CALL)
+        self._limit.begin()
+        self._connection.set_progress_handler(self._limit, StepLimit.EVERY)
         try:
-            return _execute(self._connection, statement, parameters)
+            return _answer(self._connection.execute, statement, parameters)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 return None
             raise
         finally:
             self._connection.set_progress_handler(None, 0)
-
-    def _is_not_brief(self) -> bool:
-        self._steps_left -= 1
-        return self._steps_left < 0
 
 
 class Cursor:
@@ -131,47 +125,33 @@ class Cursor:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._answer = _Answer(None, -1, None, [])
+        self._keep(_Answer())
 
     async def __aenter__(self) -> "Cursor":
         return self
 
-    @property
-    def description(self) -> Any:
-        return self._answer.description
-
-    @property
-    def rowcount(self) -> int:
-        return self._answer.rowcount
-
-    @property
-    def lastrowid(self) -> int | None:
-        return self._answer.lastrowid
-
     async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
-        self._answer = await self._connection.execute(statement, parameters)
+        self._keep(await self._connection.execute(statement, parameters))
 
     async def executemany(self, statement: str, parameters: Sequence[Any]) -> None:
-        self._answer = await self._connection.executemany(statement, parameters)
+        self._keep(await self._connection.executemany(statement, parameters))
 
-    async def fetchall(self) -> list[Any]:
-        return self._answer.rows
+    async def fetchall(self) -> Sequence[Any]:
+        return self._rows
 
     async def close(self) -> None:
         """Nothing is held open."""
 
+    def _keep(self, answer: _Answer) -> None:
+        self.description, self.rowcount, self.lastrowid, self._rows = answer
 
-def _execute(connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]) -> _Answer:
-    cursor = connection.execute(statement, parameters)
+
+def _answer(
+    run: Callable[..., sqlite3.Cursor], statement: str, parameters: Sequence[Any]
+) -> _Answer:
+    cursor = run(statement, parameters)
     rows = cursor.fetchall()
     return _Answer(cursor.description, cursor.rowcount, cursor.lastrowid, rows)
-
-
-def _execute_many(
-    connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]
-) -> _Answer:
-    cursor = connection.executemany(statement, parameters)
-    return _Answer(cursor.description, cursor.rowcount, cursor.lastrowid, [])
 
 
 def _close(connection: sqlite3.Connection) -> None:

@@ -215,8 +215,9 @@ class OpenLoop(_Load):
         return self._in_flight + self._unsent()
 
     def _has_more(self) -> bool:
-        # Also after the end, where each connection carries one request.
-        return super()._has_more() or self._unsent() > 0
+        # Also after the end, where each connection carries one request; not after the drain.
+        drained = self._ends + self._plan.drain_s
+        return super()._has_more() or (self._unsent() > 0 and time.perf_counter() < drained)
 
     def _unsent(self) -> int:
         return len(self._backlog) + self._planned - self._arrivals

@@ -146,21 +146,33 @@ def _of_devices(path: str) -> Callable[[Fleet], Requests]:
 ROWS: tuple[Row, ...] = (
     Row("echo", "raw ASGI echo (ceiling of server and generator)", ECHO, _echo),
     Row("plain", "plain FastAPI route (stores nothing)", PLAIN, plain_requests, 201),
+    Row("submit", "submit, 2 measurements, durable", IOTFLOW, submits(reading), 201, 2, naive=True),
     Row(
-        "submit", "submit, 2 measurements, durable", IOTFLOW, submits(reading), 201, 2, naive=True
-    ),
-    Row(
-        "steady", "submit at the guide's rate", IOTFLOW, submits(reading), 201, 2,
-        fixed_rate=True, naive=True,
+        "steady",
+        "submit at the guide's rate",
+        IOTFLOW,
+        submits(reading),
+        201,
+        2,
+        fixed_rate=True,
+        naive=True,
     ),
     Row("single", "submit, 1 measurement, durable", IOTFLOW, submits(_single), 201, 1),
     Row(
-        "batch", "batch of 100 points, durable", IOTFLOW, batches(BATCH_RECORDS), 201,
+        "batch",
+        "batch of 100 points, durable",
+        IOTFLOW,
+        batches(BATCH_RECORDS),
+        201,
         2 * BATCH_RECORDS,
     ),
     Row(
-        "connect", "submit over a connection of its own", IOTFLOW,
-        submits(reading, Connection="close"), 201, 2,
+        "connect",
+        "submit over a connection of its own",
+        IOTFLOW,
+        submits(reading, Connection="close"),
+        201,
+        2,
     ),
     Row("mixed", "submit, and history of 100, in turn", IOTFLOW, _mixed, 201, 1),
     Row("latest", "latest values", IOTFLOW, latest_requests, naive=True),
@@ -169,7 +181,10 @@ ROWS: tuple[Row, ...] = (
     Row("day", f"history of 24 h, limit={DAY_MINUTES}", IOTFLOW, histories(DAY_MINUTES)),
     Row("config", "a device's configuration", IOTFLOW, _of_devices("/devices/config")),
     Row(
-        "credentials", "key validation over HTTP", IOTFLOW, _of_devices("/devices/credentials"),
+        "credentials",
+        "key validation over HTTP",
+        IOTFLOW,
+        _of_devices("/devices/credentials"),
         naive=True,
     ),
-)  # fmt: skip
+)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from iotflow.errors import StoreUnavailableError
-from iotflow.pipeline.backoff import pause
+from iotflow.pipeline.backoff import idle
 from iotflow.stores.cache.protocol import Epoch
 from iotflow.stores.cache.redis.calls import Call, Calls
 from iotflow.stores.cache.redis.doubts import Doubts
@@ -71,7 +71,7 @@ class Mending:
         """Until `stop`. What is in doubt then is tried once more."""
         turn, turns_a_ping = 0, round(_PING_EVERY_S / _EVERY_S)
         while not stop.is_set():
-            await pause(stop, _EVERY_S)
+            await idle(stop, _EVERY_S)
             if is_open():
                 if self._doubts:
                     await self._repair()

@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 import apsw
 
 from iotflow.errors import OverloadedError
+from iotflow.stores.sqlite_steps import StepLimit
 from iotflow.stores.telemetry.sqlite.driver import BUSY, Connection, Parameters, Rows, translated
 
 T = TypeVar("T")
 
 SMALL_STEPS = 60_000
-"""Instructions of SQLite's virtual machine, each some 12 ns, that the event loop is held up."""
+"""What the event loop is held up for a statement (StepLimit)."""
 
-_STEPS_A_CALL = 10_000
 # Between two looks at whether anybody still waits for a large statement: some 50 ms.
 _STEPS_A_LOOK = 4_000_000
 _SLICE_ROWS = 500
@@ -41,11 +41,11 @@ class Readers:
     def __init__(self, inline: Connection, pool: Sequence[Connection], max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._steps_left = 0
+        self._limit = StepLimit(SMALL_STEPS)
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._inline = inline
-        self._inline.set_progress_handler(self._is_not_small, _STEPS_A_CALL)
+        self._inline.set_progress_handler(self._limit, StepLimit.EVERY)
         self._threads = len(pool)
         self._executor = ThreadPoolExecutor(
             len(pool), thread_name_prefix="iotflow-telemetry-reader"
@@ -74,7 +74,7 @@ class Readers:
 
     def small(self, sql: str, parameters: Parameters, convert: Callable[..., T]) -> list[T] | None:
         """`rows` at once, or None where it would take more than SMALL_STEPS."""
-        self._steps_left = SMALL_STEPS // _STEPS_A_CALL
+        self._limit.begin()
         try:
             rows = self._inline.execute(sql, parameters).fetchall()
         except (apsw.InterruptError, *BUSY):
@@ -82,10 +82,6 @@ class Readers:
         except apsw.Error as error:
             raise translated(error) from error
         return list(starmap(convert, rows))
-
-    def _is_not_small(self) -> bool:
-        self._steps_left -= 1
-        return self._steps_left < 0
 
     async def large(self, sql: str, parameters: Parameters, convert: Callable[..., T]) -> list[T]:
         """`rows` in a thread. Ends the statement soon where its caller is cancelled."""

@@ -11,7 +11,7 @@ from iotflow.domain.times import TimeRange
 from iotflow.errors import StoreUnavailableError
 from iotflow.stores.breaker import BreakerState
 from iotflow.stores.migrations import head_revision
-from iotflow.stores.sql import migrated
+from iotflow.stores.sql import migrated, translated_errors
 from iotflow.stores.statistics import Statistic
 from iotflow.stores.telemetry.protocol import (
     DevicePage,
@@ -67,10 +67,7 @@ class SqliteTelemetryStore:
 
     async def open(self) -> None:
         try:
-            revision = await asyncio.to_thread(revision_of, self._path)
-            # By a driver of its own, so never where the file may be open already.
-            if revision != head_revision("telemetry"):
-                await migrated("telemetry", f"sqlite:///{self._path}")
+            await self._migrate()
             connections = await asyncio.to_thread(connect, self._path, self._reader_threads)
             journal = await asyncio.to_thread(Journal, connections.writer)
         except apsw.Error as error:
@@ -84,6 +81,13 @@ class SqliteTelemetryStore:
             ),
             Readers(connections.inline, connections.readers, self._max_waiting_reads),
         )
+
+    async def _migrate(self) -> None:
+        with translated_errors("telemetry"):
+            revision = await asyncio.to_thread(revision_of, self._path)
+        # By Python's driver, so never where the file may be open already (driver.py).
+        if revision != head_revision("telemetry"):
+            await migrated("telemetry", f"sqlite:///{self._path}")
 
     async def close(self) -> None:
         if self._opened is None:

@@ -170,7 +170,7 @@ def _is_plain(point: Point) -> bool:
 def _add_other(submission: Submission, point: Point, others: list[Any]) -> None:
     value, kind = point.value, _KINDS[type(point.value)]
     others += (submission.device_id, point.timestamp_ms, point.measurement)
-    # Plain floats and integers alone: the driver tries to adapt any subclass, slowly.
+    # What sums and means are made of: of a boolean 0 or 1.
     number = 0.0 if kind == _TEXT else value if kind == _INTEGER else float(value)
     others += (number, submission.user_id, submission.written_us, kind, point.unit)
     if kind == _INTEGER:
