@@ -35,6 +35,14 @@ def batch(*records: Any) -> bytes:
     return json.dumps({"records": records}).encode()
 
 
+def nested(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+def with_metadata(levels: int) -> bytes:
+    return b'{"timestamp": %d, "data": {"a": 1}, "metadata": %b}' % (START, nested(levels))
+
+
 BODIES = [
     Bad("nothing", b"", 400, "invalid_json"),
     Bad("not JSON", b"temperature=23", 400, "invalid_json"),
@@ -81,6 +89,13 @@ BODIES = [
     Bad("1e400 in metadata", b'{"data": {"a": 1}, "metadata": {"x": {"y": -1e400}}}', 422,
         "invalid_metadata"),
     Bad("metadata too large", submission(metadata={"x": "y" * 20_000}), 422, "metadata_too_large"),
+    Bad("metadata too deep", with_metadata(65), 422, "too_deep"),
+    Bad("metadata much too deep", with_metadata(900), 422, "too_deep"),
+    Bad("metadata without a floor", with_metadata(100_000), 400, "invalid_json"),
+    Bad("a record too deep", lambda: b'{"records": [%b]}' % with_metadata(65), 422,
+        "nothing_accepted", BATCH),
+    Bad("a record without a floor", lambda: b'{"records": [%b]}' % with_metadata(100_000), 400,
+        "invalid_json", BATCH),
     Bad("only NaN", b'{"data": {"a": NaN}}', 422, "nothing_accepted"),
     Bad("only 1e400", b'{"data": {"a": 1e400}}', 422, "nothing_accepted"),
     Bad("an endless integer", b'{"data": {"a": 1%b}}' % (b"0" * 10_000), 422, "nothing_accepted"),

@@ -13,6 +13,10 @@ OWN = f"{API}/devices/config"
 NOTHING = {"version": None, "config": None, "at": None}
 
 
+def nested(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
 def url_of(device: DeviceUnderTest) -> str:
     return f"{API}/devices/{device.id}/config"
 
@@ -93,7 +97,8 @@ async def test_an_etag_guards_a_change(client: httpx.AsyncClient, device: Device
         (b"[1]", 422, "validation_failed"),
         (b"null", 422, "validation_failed"),
         (b'{"a": 1e400}', 422, "validation_failed"),
-        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 422, "validation_failed"),
+        (nested(65), 422, "validation_failed"),
+        (nested(5_000), 422, "validation_failed"),
         (json.dumps({"a": "x" * 65_536}).encode(), 413, "body_too_large"),
     ],
     ids=lambda value: str(value)[:16],
@@ -131,9 +136,10 @@ async def test_64_kib_are_taken(client: httpx.AsyncClient, device: DeviceUnderTe
         {"version": "1", "config": {}},
         {"version": 1, "config": []},
         {"version": 1, "config": {}, "more": 1},
+        {"version": 1, "config": json.loads(nested(65))},
         [1],
     ],
-    ids=str,
+    ids=lambda body: str(body)[:60],
 )
 async def test_what_is_no_report_is_refused(
     client: httpx.AsyncClient, device: DeviceUnderTest, body: Any
@@ -142,6 +148,15 @@ async def test_what_is_no_report_is_refused(
     assert answer.status_code == 422, answer.text
     read = await client.get(url_of(device), headers=device.owner.headers)
     assert read.json()["reported"] == NOTHING
+
+
+async def test_64_levels_are_taken(client: httpx.AsyncClient, device: DeviceUnderTest) -> None:
+    headers = device.owner.headers | {"Content-Type": "application/json"}
+    answer = await client.put(url_of(device), content=nested(64), headers=headers)
+    assert answer.status_code == 200
+    own = await client.get(OWN, headers=device.headers)
+    assert own.json()["config"] == json.loads(nested(64))
+    assert (await client.put(OWN, json=own.json(), headers=device.headers)).status_code == 200
 
 
 async def test_other_bodies_are_not_taken(

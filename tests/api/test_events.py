@@ -266,7 +266,13 @@ async def test_only_users_may_ask(service: httpx.AsyncClient, sensor: DeviceUnde
 
 
 @pytest.mark.parametrize(
-    "text", [r'"Gr\u00fc\u00dfe \ud83c\udf21"', "12345678901234567890", '"a.b $c"']
+    "text",
+    [
+        r'"Gr\u00fc\u00dfe \ud83c\udf21"',
+        "12345678901234567890",
+        '"a.b $c"',
+        "[" * 63 + "]" * 63,
+    ],
 )
 async def test_odd_metadata_comes_back(
     service: httpx.AsyncClient, ada: Account, sensor: DeviceUnderTest, text: str

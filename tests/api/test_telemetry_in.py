@@ -180,9 +180,16 @@ async def test_a_bad_record_costs_no_other(
         {"timestamp": stamp + 3, "data": {"a": 5}, "unit": "m"},
         {"timestamp": stamp + 10**9, "data": {"a": 6}},
         {"timestamp": stamp + 4, "data": {"a": 7}, "metadata": {"run": 3}},
+        {
+            "timestamp": stamp + 5,
+            "data": {"a": 8},
+            "metadata": {"run": json.loads("[" * 64 + "]" * 64)},
+        },
     ]
     if lines:
-        content = b"\n".join(json.dumps(record).encode() for record in records) + b"\n{broken\n"
+        bottomless = b'{"data": {"a": 9}, "metadata": {"run": ' + b"[" * 100_000 + b"\n"
+        content = b"\n".join(json.dumps(record).encode() for record in records)
+        content += b"\n{broken\n" + bottomless
     else:
         content = json.dumps({"records": records}).encode()
     headers = device.headers | {
@@ -196,7 +203,7 @@ async def test_a_bad_record_costs_no_other(
     receipt = answer.json()
     assert receipt["accepted"] == 3
     verdicts = [(each["index"], each["measurement"], each["code"]) for each in receipt["rejected"]]
-    assert verdicts[:7] == [
+    assert verdicts[:8] == [
         (1, None, "invalid_timestamp"),
         (2, None, "missing_timestamp"),
         (3, None, "invalid_record"),
@@ -204,8 +211,10 @@ async def test_a_bad_record_costs_no_other(
         (5, None, "empty_data"),
         (6, None, "unknown_field"),
         (7, None, "timestamp_in_future"),
+        (9, None, "too_deep"),
     ]
-    assert verdicts[7:] == ([(9, None, "invalid_json")] if lines else [])
+    broken = [(10, None, "invalid_json"), (11, None, "invalid_json")]
+    assert verdicts[8:] == (broken if lines else [])
     assert sorted(point["value"] for point in await history(client, device)) == [1, 4, 7]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -193,9 +194,8 @@ async def test_no_token_is_kept_or_logged_as_it_is(data_dir: Path) -> None:
     settings = Settings.load(data_dir=data_dir, rate_limits=NO_LIMITS)
     async with serving(settings) as client:
         token = (await create_token(client, await create_account(client), ["read"]))["token"]
-    with sqlite3.connect(data_dir / "registry.db") as registry:
+    with closing(sqlite3.connect(data_dir / "registry.db")) as registry:
         assert token.encode() not in "\n".join(registry.iterdump()).encode()
-    registry.close()
     assert await asyncio.to_thread(files_with, data_dir, token.encode()) == []
 
 

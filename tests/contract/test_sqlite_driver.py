@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -92,3 +93,19 @@ class TestRevision:
     def test_of_an_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "telemetry.db").touch()
         assert revision_of(tmp_path / "telemetry.db") is None
+
+
+def test_no_statement_is_prepared_again_for_another_device(connections: Connections) -> None:
+    inline = connections.inline
+    assert isinstance(inline, apsw.Connection)
+    prepared_again: list[int] = []
+
+    def ended(trace: dict[str, Any]) -> None:
+        prepared_again.append(trace["stmt_status"]["SQLITE_STMTSTATUS_REPREPARE"])
+
+    inline.trace_v2(apsw.SQLITE_TRACE_PROFILE, ended)
+    for device_id in (1, 2, 3):
+        inline.execute(
+            "SELECT value FROM points WHERE device_id = ? AND timestamp_ms >= ?", (device_id, 0)
+        ).fetchall()
+    assert prepared_again == [0, 0, 0]

@@ -12,6 +12,7 @@ from iotflow.accounts.grants import MAX_FORM_BYTES
 from iotflow.app import MAX_BODY_BYTES
 from iotflow.devices.config_bodies import MAX_CONFIG_BYTES
 from iotflow.devices.schemas import MAX_BULK
+from iotflow.domain.json_levels import MAX_LEVELS
 from iotflow.events.schemas import EventParameters
 from iotflow.groups.schemas import MAX_BULK as MAX_GROUP_BULK
 from iotflow.http.connections import _MAX_PIPELINED
@@ -111,6 +112,7 @@ def fixed_sizes() -> dict[str, str]:
             f"{MAX_NAME_LENGTH} characters, {kib(MAX_TEXT_BYTES)}, {MAX_UNIT_LENGTH} characters"
         ),
         "metadata, configuration": f"{kib(decoding.MAX_METADATA_BYTES)}, {kib(MAX_CONFIG_BYTES)}",
+        "levels of JSON nested in each": f"{MAX_LEVELS}",
         "metadata of a batch in its event": (
             f"{kib(MAX_EVENT_METADATA_BYTES)} together; past it the event has `metadata_omitted`, "
             "the number of records that had some"

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -133,9 +135,7 @@ def test_what_was_queued_is_written_before_it_stops(tmp_path: Path) -> None:
             body = {"data": {"number": number}}
             sent = httpx.post(f"{service.url}/api/v1/telemetry", json=body, headers=credentials.key)
             assert sent.status_code == 201
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "events.db") as events:
+    with closing(sqlite3.connect(tmp_path / "events.db")) as events:
         rows = events.execute(
             "SELECT details FROM events WHERE event_type = 'telemetry.submitted'"
         ).fetchall()

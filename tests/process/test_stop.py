@@ -144,7 +144,7 @@ def test_events_that_could_not_be_written_are_counted(tmp_path: Path) -> None:
     assert status == 1
     assert "stopped_unfinished" in said
     assert "events=3" in said
-    with sqlite3.connect(tmp_path / "telemetry.db") as telemetry:
+    with closing(sqlite3.connect(tmp_path / "telemetry.db")) as telemetry:
         (points,) = telemetry.execute("SELECT count(*) FROM journal").fetchone()
         (merged,) = telemetry.execute("SELECT count(*) FROM points").fetchone()
     assert points + merged > 0, "what they tell of is there, to make them again from"

@@ -7,6 +7,7 @@ from fastapi import Request
 from pydantic import Field
 
 from iotflow.domain.configs import DeviceConfig, ReportedConfig
+from iotflow.domain.json_levels import MAX_LEVELS, is_too_deep
 from iotflow.domain.times import format_ms, to_ms
 from iotflow.errors import InvalidInputError, UnreadableBodyError, UnsupportedMediaError
 from iotflow.http.bodies import read_body
@@ -72,14 +73,14 @@ async def read_config(request: Request) -> str:
         UnreadableBodyError, InvalidInputError, TooLargeError, UnsupportedMediaError: it is none.
     """
     body = await _read(request, MAX_CONFIG_BYTES)
-    _require_object(body, "config")
+    _require_config(body)
     return body.decode()
 
 
 async def read_report(request: Request) -> tuple[int, str]:
     """The version and the configuration of a device's report. Raises as `read_config`."""
     body = await _read(request, _MAX_REPORT_BYTES)
-    _require_object(body, "body")
+    _object(body, "body")
     try:
         report = msgspec.json.decode(body, type=_Report)
     except msgspec.ValidationError as error:
@@ -90,7 +91,7 @@ async def read_report(request: Request) -> tuple[int, str]:
     if version > _MAX_VERSION:
         raise InvalidInputError.of_field("version", "too_large", "A version has at most 53 bits.")
     config = bytes(report.config)
-    _require_object(config, "config")
+    _require_config(config)
     if len(config) > MAX_CONFIG_BYTES:
         message = f"A configuration has at most {MAX_CONFIG_BYTES} bytes."
         raise InvalidInputError.of_field("config", "too_large", message)
@@ -106,18 +107,27 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return await read_body(request.receive, encoding, max_bytes)
 
 
-def _require_object(body: bytes, field: str) -> None:
+def _require_config(body: bytes) -> None:
+    if is_too_deep(_object(body, "config"), body):
+        raise _too_deep("config")
+
+
+def _object(body: bytes, field: str) -> dict[str, Any]:
     try:
-        msgspec.json.decode(body, type=dict[str, Any])
         body.decode()
+        return msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.ValidationError:
         message = "Send a JSON object, with numbers that a double can hold."
         raise InvalidInputError.of_field(field, "not_an_object", message) from None
     except RecursionError:
-        message = "This is nested too deeply."
-        raise InvalidInputError.of_field(field, "too_deep", message) from None
+        raise _too_deep(field) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnreadableBodyError("The body is not valid JSON. Send UTF-8 encoded JSON.") from None
+
+
+def _too_deep(field: str) -> InvalidInputError:
+    message = f"At most {MAX_LEVELS} levels of JSON may be nested."
+    return InvalidInputError.of_field(field, "too_deep", message)
 
 
 def config_document(found: DeviceConfig) -> bytes:

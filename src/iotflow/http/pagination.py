@@ -49,7 +49,7 @@ class Cursors:
 
     def _seal(self, query: object, payload: bytes) -> bytes:
         message = msgspec.json.encode(query) + b"\0" + payload
-        return hmac.digest(self._key, message, "sha256")[:_SEAL_BYTES]
+        return hashlib.blake2b(message, digest_size=_SEAL_BYTES, key=self._key).digest()
 
 
 def _invalid() -> InvalidInputError:

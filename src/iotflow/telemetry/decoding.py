@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from iotflow.domain.json_levels import MAX_LEVELS, is_too_deep
 from iotflow.domain.points import Point
 from iotflow.domain.strict_json import strict_json
 from iotflow.domain.times import InvalidTimeError, parse_integer_time, parse_rfc3339
@@ -59,6 +60,9 @@ class RefusedRecordError(InvalidInputError):
 _decode_record = msgspec.json.Decoder(_Record).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 _encode = msgspec.json.Encoder().encode
+# What the strict decoder says of a body that it cannot read, or refuses.
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TOO_DEEP = f"At most {MAX_LEVELS} levels of JSON may be nested."
 
 
 def decode_submission(body: bytes) -> Reading:
@@ -70,7 +74,7 @@ def decode_submission(body: bytes) -> Reading:
     """
     try:
         record = _decode_record(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _REFUSALS:
         return _reading_of(_patient_loads(body))
     return _reading(record.data, record.timestamp, record.metadata)
 
@@ -88,7 +92,7 @@ def decode_batch(body: bytes, *, lines: bool) -> list[Reading | Rejection]:
         return _bounded(list(_lines(body)))
     try:
         records = _decode_batch(body).records
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _REFUSALS:
         return _bounded([_judged(index, _reading_of, raw) for index, raw in _patient_batch(body)])
     _check_count(len(records))
     return _bounded([_judged(index, _typed, record) for index, record in enumerate(records)])
@@ -100,7 +104,7 @@ def _lines(body: bytes) -> Iterator[Reading | Rejection]:
     for index, line in enumerate(lines):
         try:
             record = _decode_record(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _REFUSALS:
             yield _judged(index, _from_line, line)
         else:
             yield _judged(index, _typed, record)
@@ -249,18 +253,24 @@ def _timestamp_ms(timestamp: Any) -> int:
 def _check_finite(metadata: Mapping[str, Any] | None) -> None:
     try:
         strict_json(metadata)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise _refused("metadata", "too_deep", _TOO_DEEP) from None
+    except ValueError:
         message = "Send plain JSON, without NaN and infinities."
         raise _refused("metadata", "invalid_metadata", message) from None
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     try:
-        size = len(_encode(metadata))
-    except (UnicodeEncodeError, msgspec.EncodeError, RecursionError, OverflowError):
+        text = _encode(metadata)
+    except RecursionError:
+        raise _refused("metadata", "too_deep", _TOO_DEEP) from None
+    except (UnicodeEncodeError, msgspec.EncodeError, OverflowError):
         raise _refused("metadata", "invalid_metadata", "Send plain JSON.") from None
-    if size > MAX_METADATA_BYTES:
+    if len(text) > MAX_METADATA_BYTES:
         raise _refused("metadata", "metadata_too_large", "Metadata has at most 16 KiB.")
+    if is_too_deep(metadata, text):
+        raise _refused("metadata", "too_deep", _TOO_DEEP)
 
 
 def _refused(field: str, code: str, message: str) -> RefusedRecordError:
@@ -295,10 +305,8 @@ def _patient_loads(body: bytes) -> Any:
                 lambda found: found[0] if found[0].startswith('"') else "NaN", text
             )
             return json.loads(loose, parse_int=_parse_integer)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = (
-            f" (line {error.lineno}, column {error.colno})"
-            if isinstance(error, json.JSONDecodeError)
-            else ""
-        )
+    except RecursionError:
+        raise UnreadableBodyError(f"The body is nested too deep. {_TOO_DEEP}") from None
+    except json.JSONDecodeError as error:
+        where = f" (line {error.lineno}, column {error.colno})"
         raise UnreadableBodyError(f"The body is not valid JSON{where}.") from None
