@@ -65,7 +65,8 @@ def open_file(path: Path, **pragmas: str | int) -> Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
     made: object = apsw.Connection(str(path), flags=flags, statementcachesize=_STATEMENTS)
     connection = cast("Connection", made)
-    # Or a statement would be prepared again each time that a device is bound to it.
+    # Or a statement would be prepared again whenever a value is bound that could change its plan,
+    # which is what SQLite believes of every LIMIT.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     for name, value in pragmas.items():
         connection.pragma(name, value)
